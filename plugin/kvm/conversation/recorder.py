@@ -1,0 +1,140 @@
+"""Writes a conversation down while it takes place: devices that pass every call on and remember it.
+
+A reply is written once the kernel has taken it, so a call that a signal interrupted appears as often as the VMM saw
+it answered.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from plugin.kvm.contract import BadAddress, Device, Kvm, Memory, NewFile, Rejected, Reply, SharedPages, Wait
+from plugin.kvm.conversation.decode import Decoder
+from plugin.typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from plugin.kvm.device import SimulatedKvm
+
+SCHEMA = "tdx-cpuid/conversation/1"
+
+
+class Recorder:
+    """The record on its way to a file: a head, then one object a line for each call."""
+
+    def __init__(self, out: TextIO, head: dict[str, Any]) -> None:
+        self._out = out
+        self._number = 0
+        self._files: dict[str, int] = {}
+        self._write({"schema": SCHEMA} | head)
+
+    def name(self, kind: str) -> str:
+        """The name of a new file: its kind, and a number from 0 on."""
+        number = self._files.get(kind, 0)
+        self._files[kind] = number + 1
+        return f"{kind}-{number}"
+
+    def call(self, what: dict[str, Any]) -> None:
+        """Write one call, numbered."""
+        self._number += 1
+        self._write({"n": self._number} | what)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        try:
+            self._out.write(json.dumps(line, separators=(",", ":")) + "\n")
+            self._out.flush()
+        except OSError as error:
+            print(f"tdx-cpuid sim: the conversation cannot be written: {error.strerror}", file=sys.stderr)
+
+
+def recorded(kvm: SimulatedKvm, descriptor: int, argv: Sequence[str]) -> Kvm:
+    """Put a recorder in front of a simulated KVM that writes to that descriptor."""
+    out = os.fdopen(descriptor, "w", encoding="utf-8", closefd=False)
+    head = {
+        "argv": list(argv),
+        "module": kvm.module.name,
+        "platform": kvm.platform.name,
+        "interface": kvm.tdx.interface,
+    }
+    return RecordedKvm(kvm, Recorder(out, head))
+
+
+class RecordedKvm:
+    """A KVM (see `plugin.kvm.contract.Kvm`) whose conversation is recorded."""
+
+    def __init__(self, kvm: Kvm, recorder: Recorder) -> None:
+        self._kvm = kvm
+        self._recorder = recorder
+
+    def open(self) -> NewFile:
+        """Answer an open of /dev/kvm as the recorded KVM does."""
+        new, line = _followed(self._kvm.open(), self._recorder)
+        opened = {"on": "/dev/kvm", "call": "open"} | line
+        return new._replace(commit=_then(new.commit, lambda: self._recorder.call(opened)))
+
+
+class RecordedDevice:
+    """One recorded descriptor."""
+
+    def __init__(self, device: Device, recorder: Recorder, name: str) -> None:
+        self.kind = device.kind
+        self._device = device
+        self._recorder = recorder
+        self._name = name
+
+    def attached(self, shared: SharedPages) -> None:
+        """Pass the pages on."""
+        self._device.attached(shared)
+
+    def ioctl(self, request: int, argument: int, memory: Memory) -> Reply | NewFile | Wait:
+        """Pass the call on and record it. Raises what the device raises."""
+        decoder = Decoder(self.kind, request & 0xFFFFFFFF, argument, memory)
+        line: dict[str, Any] = {"on": self._name, "call": decoder.name}
+        if said := decoder.before():
+            line["in"] = said
+        try:
+            answer = self._device.ioctl(request, argument, memory)
+        except Rejected as rejected:
+            name = errno.errorcode.get(rejected.errno, str(rejected.errno))
+            if decoder.tells_when_refused(rejected.errno):
+                line |= _written(decoder)
+            self._recorder.call(line | {"errno": name, "why": rejected.why})
+            raise
+        except BadAddress as bad:
+            self._recorder.call(line | {"errno": "EFAULT", "why": str(bad)})
+            raise
+        if isinstance(answer, Wait):
+            self._recorder.call(line | {"waits": True})
+            return answer
+        if isinstance(answer, NewFile):
+            answer, new = _followed(answer, self._recorder)
+            return answer._replace(commit=_then(answer.commit, lambda: self._recorder.call(line | new)))
+        line |= _written(decoder) | {"result": answer.value}
+        return Reply(answer.value, _then(answer.commit, lambda: self._recorder.call(line)))
+
+
+def _written(decoder: Decoder) -> dict[str, Any]:
+    written = decoder.after()
+    return {"out": written} if written else {}
+
+
+def _followed(new: NewFile, recorder: Recorder) -> tuple[NewFile, dict[str, Any]]:
+    """Put a recorder in front of a new file's device; return what the record says of it."""
+    if new.handler is None:
+        return new, {"new": recorder.name(new.name)}
+    name = recorder.name(new.handler.kind)
+    return new._replace(handler=RecordedDevice(new.handler, recorder, name)), {"new": name}
+
+
+def _then(first: Callable[[], None] | None, second: Callable[[], None]) -> Callable[[], None]:
+    def both() -> None:
+        if first is not None:
+            first()
+        second()
+
+    return both

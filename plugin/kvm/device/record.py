@@ -1,0 +1,66 @@
+"""What each TD was asked for and what it became, for reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from plugin.cpuid.leaf import Leaf, Registers
+from plugin.kvm.uapi.cpuid import Entry, leaf_as_json
+from plugin.tdx_module import Td
+from plugin.typing import Any
+
+
+class TdRecord:
+    """One TD, from a successful KVM_TDX_INIT_VM on."""
+
+    __slots__ = (
+        "asked", "attributes", "finalised", "gpaw", "interface", "kvm_copy", "kvm_filtered", "td", "vcpus", "xfam",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        interface: str,
+        attributes: int,
+        xfam: int,
+        asked: tuple[Entry, ...],
+        kvm_filtered: Mapping[Leaf, Registers],
+        gpaw: int,
+        td: Td,
+    ) -> None:
+        self.interface = interface
+        """The dialect the VMM spoke: "upstream" or "proposal"."""
+        self.attributes = attributes
+        """ATTRIBUTES as the VMM asked; the TD's own, with fixed-1 bits, are in `td.params`."""
+        self.xfam = xfam
+        """XFAM as the VMM asked."""
+        self.asked = asked
+        """The CPUID entries of KVM_TDX_INIT_VM, in the VMM's order."""
+        self.kvm_filtered = kvm_filtered
+        """Bits that the module can configure and KVM does not let the VMM have."""
+        self.gpaw = gpaw
+        """Guest physical address width: 48 or 52."""
+        self.td = td
+        self.kvm_copy: dict[int, tuple[Entry, ...]] = {}
+        """What KVM has of each vCPU's CPUID, by the vCPU's number."""
+        self.vcpus = 0
+        self.finalised = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as JSON objects; CPUID entries as the QMP commands spell them."""
+        return {
+            "interface": self.interface,
+            "requested": {
+                "attributes": self.attributes,
+                "xfam": self.xfam,
+                "cpuid": [entry.as_json() for entry in self.asked],
+            },
+            "attributes": self.td.params.attributes,
+            "xfam": self.td.params.xfam,
+            "gpaw": self.gpaw,
+            "cpuid-config": [leaf_as_json(leaf, value) for leaf, value in self.td.params.cpuid_config.items()],
+            "cpuid": [leaf_as_json(leaf, registers) for leaf, registers in self.td.cpuid.items()],
+            "kvm-filtered": [leaf_as_json(leaf, registers) for leaf, registers in self.kvm_filtered.items()],
+            "kvm-copy": [entry.as_json() for entry in self.kvm_copy.get(min(self.kvm_copy, default=0), ())],
+            "vcpus": self.vcpus,
+            "finalised": self.finalised,
+        }

@@ -1,0 +1,248 @@
+"""Runs a command under a simulated TDX KVM: `supervise`, for a process that has nothing else to do.
+
+`tdx-cpuid sim` calls it directly. A program with other duties (an event loop, say) forks early, before it has
+threads, and calls it in the child, whose exit status then is the command's::
+
+    load(module, platform)            # optional: once here, instead of in each child
+    pid = os.fork()
+    if pid == 0:
+        os._exit(supervise(module, platform, argv, pass_fds=(monitor,), record_fd=record))
+
+Such children may run one after another or at once: each has its own SimulatedKvm, listener and descriptors, so
+none can disturb another, and killing one (even with SIGKILL) ends its command only.
+
+What it does not do: it is no security boundary (see `plugin.kvm.supervisor.opens`); stat(2) and access(2) on
+/dev/kvm see this machine's; no_new_privs keeps setuid helpers from gaining rights; a daemon that the command
+leaves behind is killed with it. A grandchild survives SIGKILL of the supervisor unless it opened /dev/kvm and is
+traced; its KVM calls fail with ENOSYS from then on.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from plugin.kvm.supervisor.spawn import Command, SeccompUnavailable, Starting
+from plugin.typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:  # loaded while the command starts
+    from plugin.kvm.contract import Kvm
+    from plugin.kvm.device import SimulatedKvm
+    from plugin.kvm.supervisor.supervisor import Loading, Supervisor
+    from plugin.tdx_module import TdxHost
+
+DEFAULT_MODULE = "1.5.05"
+DEFAULT_PLATFORM = "emerald-rapids"
+DIALECTS = ("upstream", "proposal")
+
+USAGE = 2
+MISSING = 3
+
+
+class Conversation(NamedTuple):
+    """Where the calls of a command are written to."""
+
+    descriptor: int
+    argv: Sequence[str]
+
+
+_loaded: dict[tuple[str, str], TdxHost] = {}
+
+
+def load(module: str, platform: str) -> None:
+    """Load a module version and a platform ahead, for supervisors forked later. Raises UnknownName."""
+    import plugin.kvm.device  # noqa: PLC0415
+    import plugin.kvm.supervisor.supervisor  # noqa: PLC0415
+    import plugin.kvm.supervisor.tracer  # noqa: PLC0415
+    from plugin.tdx_module import load_host  # noqa: PLC0415
+
+    assert plugin.kvm.device and plugin.kvm.supervisor
+    _loaded[module, platform] = load_host(module, platform)
+    gc.freeze()  # a collection in a forked supervisor would write to, and so copy, every page that holds an object
+
+
+def supervise(
+    module: str,
+    platform: str,
+    argv: Sequence[str],
+    *,
+    dialect: str = DIALECTS[0],
+    faults: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    pass_fds: Sequence[int] = (),
+    record_fd: int | None = None,
+    conversation_fd: int | None = None,
+    stop_fd: int = -1,
+    native_cpuid: bool = False,
+    verbose: bool = False,
+) -> int:
+    """Run `argv` with /dev/kvm simulated, until it has ended and nothing that it started is left.
+
+    `dialect` is one of DIALECTS: how KVM is asked about a TD's CPUID. `faults` go wrong on the way, see
+    `plugin.kvm.device.faults`.
+
+    This process becomes its supervisor: from the main thread, with no children of its own. SIGINT, SIGTERM and
+    SIGHUP are passed on to the command, and SIGKILL of this process kills it. `pass_fds` stay open in the command,
+    by the same numbers, and are closed here. When `stop_fd` becomes readable or hangs up, the command is killed.
+    `native_cpuid` leaves the command's CPUID instructions alone, which a debugger needs that wants to attach to
+    it. `verbose` prints each ioctl on stderr.
+
+    `record_fd` gets one JSON object on a line when the command has ended, and for each SIGUSR1 before; a file is
+    overwritten, so it holds the latest. It says what every TD was asked for and became, and what the simulation
+    could not do ("warnings", "cpuid").
+
+    `conversation_fd` gets every KVM call, decoded, as JSON Lines while they take place (`plugin.kvm.conversation`).
+
+    Returns the exit status as a shell has it (128 + n for signal n); 2 for an unknown module, platform or fault and 3
+    when the command cannot be executed or supervised, after a message on stderr.
+    """
+    warnings: list[str] = []
+
+    def warn(text: str) -> None:
+        warnings.append(text)
+        print(f"tdx-cpuid sim: {text}", file=sys.stderr, flush=True)
+
+    plain = (module, platform, dialect, faults) == (DEFAULT_MODULE, DEFAULT_PLATFORM, DIALECTS[0], ())
+    if not plain and (problem := unknown_name(module, platform, dialect, faults)):
+        print(f"tdx-cpuid sim: {problem}", file=sys.stderr)
+        return USAGE
+    starting = Starting(Command(argv, env, cwd, {number: number for number in pass_fds}))
+    from plugin.kvm.supervisor.supervisor import Supervisor, Trace  # noqa: PLC0415 - while the command starts
+
+    try:
+        child = starting.executed()
+    except SeccompUnavailable as error:
+        print(f"tdx-cpuid sim: {error}", file=sys.stderr)
+        return MISSING
+    except OSError as error:
+        print(f"tdx-cpuid sim: cannot execute {error.filename}: {error.strerror}", file=sys.stderr)
+        return MISSING
+    for number in pass_fds:
+        os.close(number)
+    devices: list[SimulatedKvm] = []
+    talk = None if conversation_fd is None else Conversation(conversation_fd, argv)
+    loading = _loading(module, platform, dialect, faults, warn, devices, native_cpuid, talk)
+    supervisor = Supervisor(child, loading, Trace(warn, _print_ioctl if verbose else None), stop_fd)
+
+    def record(status: int | None = None) -> None:
+        if record_fd is not None:
+            names = {"module": module, "platform": platform, "tds": []}  # a command may end before it has loaded
+            _write_record(record_fd, names | _record(supervisor, argv, status, warnings, devices))
+
+    supervisor.on_request = record
+    status = supervisor.run()
+    record(status)
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def unknown_name(module: str, platform: str, dialect: str, faults: Sequence[str]) -> str:
+    """Say which name is unknown, with the nearest ones; the default names need no look."""
+    from plugin.tdx_module import UnknownName, load_module, load_platform  # noqa: PLC0415
+
+    if dialect not in DIALECTS:
+        return str(UnknownName("KVM interface", dialect, DIALECTS))
+    try:
+        load_module(module)
+        load_platform(platform)
+    except UnknownName as error:
+        return str(error)
+    if faults:
+        from plugin.kvm.device.faults import Faults, UnknownFault  # noqa: PLC0415
+
+        try:
+            Faults(faults)
+        except UnknownFault as error:
+            return str(error)
+    return ""
+
+
+def _loading(
+    module: str,
+    platform: str,
+    dialect: str,
+    faults: Sequence[str],
+    warn: Any,
+    devices: list[SimulatedKvm],
+    native_cpuid: bool,
+    conversation: Conversation | None,
+) -> Loading:
+    """Load while the command starts: its dynamic linker opens files and must not wait for all of this at once."""
+    gc.disable()  # all that is made now stays
+    yield
+    import plugin.cpuid  # noqa: PLC0415
+
+    yield
+    import plugin.tdx_module  # noqa: PLC0415
+
+    yield
+    host = _loaded.get((module, platform)) or plugin.tdx_module.load_host(module, platform)
+    yield
+    import plugin.kvm.uapi.ioctls  # noqa: PLC0415
+
+    yield
+    from plugin.kvm.device import SimulatedKvm  # noqa: PLC0415
+    from plugin.kvm.supervisor.supervisor import Simulation  # noqa: PLC0415
+
+    yield
+    assert plugin.cpuid and plugin.kvm.uapi.ioctls
+    device = SimulatedKvm(host.module, host.platform, warn, dialect=dialect, faults=faults)
+    devices.append(device)
+    gc.freeze()
+    gc.enable()
+    kvm: Kvm = device
+    if conversation is not None:
+        from plugin.kvm.conversation.recorder import recorded  # noqa: PLC0415 - only --record needs it
+
+        kvm = recorded(device, conversation.descriptor, conversation.argv)
+    return Simulation(kvm, device.cpuid, intercept=not native_cpuid)
+
+
+def _record(
+    supervisor: Supervisor,
+    argv: Sequence[str],
+    status: int | None,
+    warnings: list[str],
+    devices: list[SimulatedKvm],
+) -> dict[str, Any]:
+    """Return what happened, as JSON objects; `status` is None while the command runs."""
+    command: dict[str, Any] = {"argv": list(argv), "pid": supervisor.pid}
+    if status is not None and os.WIFSIGNALED(status):
+        command["signal"] = os.WTERMSIG(status)
+    elif status is not None:
+        command["exit"] = os.WEXITSTATUS(status)
+    record: dict[str, Any] = {
+        "command": command,
+        "cpuid": supervisor.interception._asdict(),
+        "calls": supervisor.calls,
+        "warnings": warnings,
+    }
+    for device in devices:
+        record |= device.record()
+    return record
+
+
+def _write_record(descriptor: int, record: dict[str, Any]) -> None:
+    import json  # noqa: PLC0415 - after the command's start
+
+    line = json.dumps(record).encode() + b"\n"
+    try:
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except OSError:
+        pass  # a pipe or socket: its reader takes line by line
+    try:
+        while line:
+            line = line[os.write(descriptor, line) :]
+    except OSError as error:
+        print(f"tdx-cpuid sim: the record cannot be written: {error.strerror}", file=sys.stderr)
+
+
+def _print_ioctl(tid: int, kind: str, request: int, argument: int, outcome: str) -> None:
+    from plugin.kvm.uapi.ioctls import served_by  # noqa: PLC0415
+
+    row = served_by(kind).get(request)
+    name = row.name if row else f"ioctl {request:#x}"
+    print(f"tdx-cpuid sim: [{tid}] {kind}: {name}({argument:#x}) = {outcome}", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""KVM's user interface in numbers: structures, ioctl requests, capabilities and constants, each in one place."""

@@ -1,0 +1,1 @@
+"""Builds the patched QEMU into the cache: source tree, patches, configure, ninja, install."""

@@ -1,0 +1,14 @@
+# The devices of the QEMU that scripts/build-qemu makes: a TD on Q35 and what one needs to boot it.
+CONFIG_Q35=y
+CONFIG_TDX=y
+CONFIG_PCIE_PORT=y
+CONFIG_SERIAL_ISA=y
+CONFIG_VIRTIO_PCI=y
+CONFIG_VIRTIO_BLK=y
+CONFIG_VIRTIO_NET=y
+CONFIG_VIRTIO_SERIAL=y
+# Q35 does not link without CXL.
+CONFIG_PXB=y
+CONFIG_CXL=y
+CONFIG_ACPI_CXL=y
+CONFIG_CXL_MEM_DEVICE=y

@@ -1,0 +1,55 @@
+"""A model of the TDX module: how TDH.MNG.INIT computes a TD's CPUID, and why each bit is what it is.
+
+Versions of the module and processors are data; one engine computes. Pure: nothing here touches the machine.
+
+>>> module, platform = load_module("1.5.05"), load_platform("emerald-rapids")
+>>> td = init_td(module, platform, TdParams(attributes=0, xfam=0x3, cpuid_config={}))
+>>> str(td.cause(Bit(Leaf(0x7, 0), "ebx", 5)))
+'xfam[2]'
+"""
+
+# Leaf and Bit are the vocabulary of every call here.
+from plugin.cpuid import Bit, Leaf
+from plugin.tdx_module import topology as _topology_rule  # noqa: F401 - registers its rule
+from plugin.tdx_module.cause import Cause
+from plugin.tdx_module.errors import BadPlatform, Mismatch, SeamcallError, UnknownName
+from plugin.tdx_module.host import PlatformRefused, TdxHost, load_host, tdx_host
+from plugin.tdx_module.init import init_td
+from plugin.tdx_module.module import ModuleVersion, Row, check_platform, load_module, module_names, published_names
+from plugin.tdx_module.names import attribute_bit, attribute_names, explain_attributes, explain_xfam, xfam_names
+from plugin.tdx_module.platform import Platform, add_platform, load_platform, platform_names
+from plugin.tdx_module.td import Td, TdParams, VcpuState, VirtualizationException
+
+__all__ = [
+    "BadPlatform",
+    "Bit",
+    "Cause",
+    "Leaf",
+    "Mismatch",
+    "ModuleVersion",
+    "Platform",
+    "PlatformRefused",
+    "Row",
+    "SeamcallError",
+    "Td",
+    "TdParams",
+    "TdxHost",
+    "UnknownName",
+    "VcpuState",
+    "VirtualizationException",
+    "add_platform",
+    "attribute_bit",
+    "attribute_names",
+    "check_platform",
+    "explain_attributes",
+    "explain_xfam",
+    "init_td",
+    "load_host",
+    "load_module",
+    "load_platform",
+    "module_names",
+    "platform_names",
+    "published_names",
+    "tdx_host",
+    "xfam_names",
+]

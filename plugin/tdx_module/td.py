@@ -1,0 +1,148 @@
+"""A TD after TDH.MNG.INIT: what its leaves read, why, and what CPUID answers in the guest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+from plugin.cpuid import REGISTERS, Bit, Leaf, Register, Registers
+from plugin.tdx_module import ve_reduction, xsave
+from plugin.tdx_module.cause import VE, Cause
+from plugin.tdx_module.draft import Draft
+from plugin.tdx_module.module import ModuleVersion
+from plugin.tdx_module.platform import Platform
+from plugin.typing import NamedTuple
+
+CPUID_EXIT = 10
+"""The VM exit reason that a #VE for CPUID carries."""
+
+
+class TdParams(NamedTuple):
+    """TD_PARAMS, as far as CPUID depends on it.
+
+    ``cpuid_config`` holds CPUID_CONFIG[] by leaf, 0 for what is missing. ``tsc_khz`` is the virtual TSC frequency in
+    kHz, rounded down to the module's unit of 25 MHz; 0 = the platform's.
+    """
+
+    attributes: int
+    xfam: int
+    cpuid_config: Mapping[Leaf, Registers]
+    tsc_khz: int = 0
+
+
+class VcpuState(NamedTuple):
+    """What CPUID in the guest depends on, besides the TD."""
+
+    apic_id: int = 0
+    osxsave: bool = True
+    pke: bool = False
+    xcr0: int = 0x3
+    xss: int = 0
+    tsx_cpuid_clear: bool = False
+    long_mode: bool = True
+    enumerates_topology: bool = True
+    """TD_CTLS.ENUM_TOPOLOGY: off, leaves 0xB and 0x1F raise #VE."""
+    td_ctls: frozenset[str] = frozenset()
+    """TD_CTLS bits that the guest has set: REDUCE_VE, VIRT_CPUID2."""
+
+
+class VirtualizationException(NamedTuple):
+    """#VE instead of an answer: the guest has to ask the VMM by TDG.VP.VMCALL."""
+
+    leaf: int
+    subleaf: int
+    exit_reason: int = CPUID_EXIT
+
+
+class Td:
+    """A TD's CPUID. Made by :func:`~plugin.tdx_module.init_td`; never changes."""
+
+    def __init__(
+        self,
+        module: ModuleVersion,
+        platform: Platform,
+        params: TdParams,
+        drafts: Mapping[Leaf, Draft],
+    ) -> None:
+        self.module = module
+        self.platform = platform
+        self.params = params
+        self._drafts = drafts
+
+    def _draft_of(self, leaf: Leaf) -> Draft | None:
+        row = self.module.row_of(leaf)
+        return None if row is None or row.ve else self._drafts[row.leaf]
+
+    def read(self, leaf: Leaf) -> Registers | None:
+        """Read a leaf's stored value (TDH.MNG.RD of CPUID_VALUES); None when the module has no readable field for it.
+
+        A leaf that ignores sub-leaves answers for any sub-leaf; one that has them needs one. Dynamic bits read 0.
+        """
+        draft = self._draft_of(leaf)
+        return None if draft is None else draft.registers
+
+    def leaves(self) -> Iterable[Leaf]:
+        """Return the leaves that can be read, in ascending order."""
+        return tuple(self.cpuid)
+
+    @cached_property
+    def cpuid(self) -> Mapping[Leaf, Registers]:
+        """All readable leaves with their stored values, in ascending order."""
+        readable = [row.leaf for row in self.module.rows.values() if not row.ve]
+        return {leaf: self._drafts[leaf].registers for leaf in sorted(readable, key=lambda leaf: leaf.order)}
+
+    def cause(self, bit: Bit) -> Cause:
+        """Return who decided a bit; ``ve`` for a leaf without a value."""
+        draft = self._draft_of(bit.leaf)
+        return VE if draft is None else draft.cause(REGISTERS.index(bit.register), bit.position)
+
+    def causes(self, leaf: Leaf, register: Register) -> tuple[Cause, ...]:
+        """Return who decided each bit of a register, bit 0 first."""
+        draft = self._draft_of(leaf)
+        return (VE,) * 32 if draft is None else draft.causes(register)
+
+    def execute(self, leaf: int, subleaf: int, vcpu: VcpuState) -> Registers | VirtualizationException:
+        """Answer CPUID as a vCPU of this TD sees it: the stored value with its dynamic parts, or #VE.
+
+        A leaf above the maximum of the basic or extended range is treated as the highest basic leaf; 0x40000000 to
+        0x4fffffff always raise #VE.
+        """
+        asked = leaf
+        if not 0x40000000 <= leaf <= 0x4FFFFFFF and (
+            leaf > self.platform.maximum_extended_leaf or self.module.maximum_leaf < leaf < 0x80000000
+        ):
+            leaf = self.module.maximum_leaf
+        stored = self.read(Leaf(leaf, subleaf))
+        if stored is None:
+            answer = self._unless_ve(leaf, subleaf, vcpu)
+            return VirtualizationException(asked, subleaf) if answer is None else answer
+        needed = self.module.ve_until.get(leaf)
+        if (needed and needed not in vcpu.td_ctls) or (leaf in (0xB, 0x1F) and not vcpu.enumerates_topology):
+            return VirtualizationException(asked, subleaf)
+        return self._with_dynamic(leaf, subleaf, stored, vcpu)
+
+    def _unless_ve(self, leaf: int, subleaf: int, vcpu: VcpuState) -> Registers | None:
+        if "ve-reduction" not in self.module.rules:
+            return None
+        return ve_reduction.answer(self.cpuid, leaf, subleaf, vcpu.td_ctls, vcpu.apic_id)
+
+    def _with_dynamic(self, leaf: int, subleaf: int, stored: Registers, vcpu: VcpuState) -> Registers:
+        eax, ebx, ecx, edx = stored
+        if "ve-reduction" in self.module.rules:
+            edx |= ve_reduction.always_on(Leaf(leaf, subleaf), vcpu.td_ctls)
+        if leaf == 0x1:
+            ebx = ebx & 0x00FFFFFF | (vcpu.apic_id & 0xFF) << 24
+            ecx = ecx & ~(1 << 27) | vcpu.osxsave << 27
+        elif leaf == 0x7 and subleaf == 0:
+            ecx = ecx & ~(1 << 4) | vcpu.pke << 4
+            if vcpu.tsx_cpuid_clear:
+                ebx &= ~(1 << 4 | 1 << 11)
+        elif leaf in (0xB, 0x1F):
+            edx = vcpu.apic_id
+        elif leaf == 0xD and subleaf == 0:
+            ebx = xsave.standard_size(self.platform, vcpu.xcr0)
+        elif leaf == 0xD and subleaf == 1:
+            ebx = xsave.compacted_size(self.platform, vcpu.xcr0 | vcpu.xss)
+        elif leaf == 0x80000001:
+            edx = edx & ~(1 << 11) | vcpu.long_mode << 11
+        return Registers(eax, ebx, ecx, edx)

@@ -1,0 +1,1 @@
+"""The asyncio orchestrator: drives the negotiation over QMP and reconciles the result."""

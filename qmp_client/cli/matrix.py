@@ -1,0 +1,134 @@
+"""``tdx-cpuid matrix``: many TDs at once, and what became of each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from qmp_client.cli.grid import asked, cells_of, default_jobs, firmware_of, grid_options, run_options, write
+from qmp_client.errors import MissingError, UsageError
+
+if TYPE_CHECKING:
+    from qmp_client.matrix.result import Result
+    from qmp_client.matrix.run import Outcome, Plan
+    from qmp_client.report.policy import Policy
+
+EXAMPLES = """
+\b
+Examples:
+  tdx-cpuid matrix --cpu host --machine 'pc-q35-10.*' --platform all
+  tdx-cpuid matrix --cpu 'SapphireRapids*' --module all --output today.jsonl --markdown today.md
+  tdx-cpuid matrix --qemu before/qemu-system-x86_64 --qemu after/qemu-system-x86_64 --machine all
+  tdx-cpuid matrix --file grid.toml --junit matrix.xml --html matrix.html
+"""
+
+Renderer = Callable[[Sequence["Result"], "Policy"], str]
+
+
+@click.command("matrix", epilog=EXAMPLES)
+@grid_options
+@click.option("--qemu", multiple=True, help="The QEMU to run; repeatable.  [default: the one of scripts/build-qemu]")
+@click.option("--choose", help="model, maximal, minimal, or a file with exactly these bits.  [default: model]")
+@click.option("--fail-on", help="Verdicts that make the exit status 1, or none.")
+@run_options
+@click.option("--output", type=click.Path(path_type=Path), help="Keep results as JSON Lines; what it has is not rerun.")
+@click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML.")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Write Markdown.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write one self-contained HTML page.")
+def command(
+    grid_file: Path | None,
+    cpu: tuple[str, ...],
+    machine: tuple[str, ...],
+    module: tuple[str, ...],
+    platform: tuple[str, ...],
+    smp: tuple[str, ...],
+    kvm: tuple[str, ...],
+    qemu: tuple[str, ...],
+    choose: str | None,
+    fail_on: str | None,
+    firmware_file: Path | None,
+    jobs: int | None,
+    timeout: float,
+    output: Path | None,
+    junit: Path | None,
+    markdown: Path | None,
+    html: Path | None,
+) -> int:
+    """Negotiate a grid of TDs on the simulated KVM, side by side, and say what became of each.
+
+    Patterns are as in a shell, 'SapphireRapids*' or 'EPYC*,-avx512f'; '!PATTERN' leaves out what words before it
+    brought in.
+
+    Exit status 1 when a cell does not meet the policy, 4 when a cell failed. An interrupted run goes on from --output.
+    """
+    from qmp_client.matrix.run import Plan  # noqa: PLC0415
+    from qmp_client.negotiation.wish import understand  # noqa: PLC0415
+    from qmp_client.report import policy  # noqa: PLC0415
+
+    axes = {"cpu": cpu, "machine": machine, "module": module, "platform": platform, "smp": smp, "kvm": kvm}
+    grid = asked(grid_file, axes | {"qemu": qemu}, choose, fail_on)
+    judged = policy.parse(policy.DEFAULT if grid.fail_on is None else grid.fail_on)
+    page = _html_renderer() if html else None
+    for path in (output, junit, markdown, html):
+        _check_folder(path)
+    plan = Plan(
+        cells=cells_of(grid.axes),
+        firmware=firmware_of(firmware_file),
+        wish=understand(grid.choose, None, None),
+        policy=judged,
+        jobs=jobs or default_jobs(),
+        timeout=timeout,
+        output=output,
+    )
+    outcome = _run(plan)
+    _write(outcome, judged, junit, markdown)
+    if html and page:
+        write(html, page(outcome.results, judged))
+    from qmp_client.matrix.show import show  # noqa: PLC0415
+
+    show(outcome, judged, sys.stdout)
+    return outcome.exit_code
+
+
+def _run(plan: Plan) -> Outcome:
+    from qmp_client.matrix.progress import progress_on  # noqa: PLC0415
+    from qmp_client.matrix.run import run  # noqa: PLC0415
+
+    try:
+        return run(plan, progress_on(sys.stderr))
+    except KeyboardInterrupt:
+        kept = f"the same command goes on from {plan.output}" if plan.output else "--output FILE would have kept them"
+        click.echo(f"results so far: {kept}", err=True)
+        raise
+
+
+def _write(outcome: Outcome, judged: Policy, junit: Path | None, markdown: Path | None) -> None:
+    if junit:
+        from qmp_client.matrix.junit import render  # noqa: PLC0415
+
+        write(junit, render(outcome.results, judged))
+    if markdown:
+        from qmp_client.matrix import show  # noqa: PLC0415
+
+        write(markdown, show.markdown(outcome, judged))
+
+
+def _html_renderer() -> Renderer:
+    """What draws the page; asked for before the first cell is run."""
+    try:
+        from qmp_client.report.html import render  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingError(
+            f"this version cannot draw HTML: {error}",
+            hint="leave out --html; --markdown and --junit say the same",
+        ) from error
+    return render
+
+
+def _check_folder(path: Path | None) -> None:
+    if path is not None and not path.absolute().parent.is_dir():
+        raise UsageError(f"{path} cannot be written: there is no folder {path.absolute().parent}")

@@ -1,0 +1,29 @@
+"""Module versions and platforms as the user names them."""
+
+from __future__ import annotations
+
+from plugin.tdx_module import ModuleVersion, Platform, UnknownName, load_module, load_platform
+from qmp_client.errors import MissingError, UsageError
+
+
+def a_module(name: str) -> ModuleVersion:
+    """The module version of that name. Raises UsageError with the nearest names."""
+    try:
+        return load_module(name)
+    except UnknownName as error:
+        raise UsageError(str(error)) from error
+
+
+def a_platform(name: str) -> Platform:
+    """The platform of that name, this machine's, or a file's. Raises UsageError with the nearest names."""
+    if name == "native":
+        from plugin.kvm.native_cpuid import NoNativeCpuid, native_platform  # noqa: PLC0415
+
+        try:
+            return native_platform()
+        except NoNativeCpuid as error:
+            raise MissingError(str(error)) from error
+    try:
+        return load_platform(name)
+    except UnknownName as error:
+        raise UsageError(str(error)) from error

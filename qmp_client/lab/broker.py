@@ -1,0 +1,172 @@
+"""The connection to the broker: MQTT 5, acknowledged by hand, and with the broker's word on every message sent.
+
+aiomqtt 2.5 acknowledges a message before its reader has seen it, and takes a refused message for a published one.
+Neither will do where a job must be stored before it is acknowledged and a result must not be given up before the
+broker has it, so both are done here with the paho client underneath.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import aiomqtt
+from aiomqtt import MqttError
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from qmp_client.errors import MissingError, UsageError
+from qmp_client.lab.store import Letter
+from qmp_client.lab.wire import Message, encode, schema_of
+
+PATIENCE = 10.0
+"""Seconds that the broker has for an answer."""
+IN_FLIGHT = 16
+"""Messages that the broker may send before one is acknowledged."""
+
+
+class Address(NamedTuple):
+    """Where the broker is, and who we are to it."""
+
+    host: str
+    port: int
+    tls: aiomqtt.TLSParameters | None = None
+    user: str | None = None
+    password: str | None = None
+
+
+class NotTaken(MqttError):
+    """The broker refuses a message; sending it again on this connection would not help."""
+
+
+def address(
+    url: str,
+    ca: Path | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    password_file: Path | None = None,
+) -> Address:
+    """Read ``mqtt[s]://[user@]host[:port]``. Raises UsageError, and MissingError for files that cannot be read."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(f"--broker {url}: {error}") from error
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise UsageError(f"--broker {url}: not a broker", hint="it looks like mqtts://broker.example:8883")
+    if parts.password:
+        raise UsageError("a password in --broker is seen by everybody on this machine", hint="use --password-file")
+    for file in (ca, certificate, key, password_file):
+        if file is not None and not file.is_file():
+            raise MissingError(f"there is no file {file}")
+    if parts.scheme == "mqtt" and (ca or certificate or key):
+        raise UsageError("--ca, --certificate and --key are for mqtts://; with mqtt:// nothing is encrypted")
+    try:
+        password = password_file.read_text().strip() if password_file else None
+    except OSError as error:
+        raise MissingError(f"{password_file} cannot be read: {error.strerror}") from error
+    tls = None
+    if parts.scheme == "mqtts":
+        tls = aiomqtt.TLSParameters(
+            ca_certs=str(ca) if ca else None,
+            certfile=str(certificate) if certificate else None,
+            keyfile=str(key) if key else None,
+        )
+    return Address(parts.hostname, port or (8883 if tls else 1883), tls, parts.username, password)
+
+
+class Connection(aiomqtt.Client):
+    """One connection, as a context manager; after it broke, another one is made."""
+
+    def __init__(
+        self, to: Address, identifier: str | None = None, session: int = 0, will: tuple[str, Message] | None = None
+    ) -> None:
+        """``session`` is for how many seconds the broker remembers this identifier; ``will`` what it says for us."""
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = session
+        properties.ReceiveMaximum = IN_FLIGHT
+        super().__init__(
+            to.host,
+            to.port,
+            username=to.user,
+            password=to.password,
+            tls_params=to.tls,
+            identifier=identifier,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            clean_start=session == 0,
+            properties=properties,
+            will=aiomqtt.Will(will[0], encode(will[1]), 1, retain=True) if will else None,
+            keepalive=20,
+            timeout=PATIENCE,
+        )
+        self._client.manual_ack_set(True)
+        self._delivering: dict[int, asyncio.Future[ReasonCode]] = {}
+
+    @property
+    def broken(self) -> bool:
+        """Whether the connection is gone."""
+        return self._disconnected.done()
+
+    async def listen(self, topic: str, qos: int = 1) -> None:
+        """Subscribe. Raises NotTaken when the broker does not let us."""
+        answers = await self.subscribe(topic, qos)
+        for answer in answers:
+            if isinstance(answer, ReasonCode) and answer.is_failure:
+                raise NotTaken(f"{topic}: {answer}")
+
+    def acknowledge(self, message: aiomqtt.Message) -> None:
+        """Let the broker forget a message. Does nothing when the connection is gone: the message comes again."""
+        if message.qos:
+            self._client.ack(message.mid, message.qos)
+
+    async def deliver(self, letter: Letter) -> ReasonCode:
+        """Publish with QoS 1 and wait until the broker has the message; say how it took it.
+
+        Raises NotTaken when the broker refuses it, MqttError when the connection broke before the broker answered.
+        """
+        sent = self._client.publish(letter.topic, letter.payload, 1, letter.retain, _properties(letter))
+        if sent.rc != 0:
+            raise MqttError(f"not connected ({sent.rc})")
+        answer = self._delivering[sent.mid] = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.wait((answer, self._disconnected), timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            del self._delivering[sent.mid]
+        if not answer.done():
+            raise MqttError("the connection broke" if self._disconnected.done() else "the broker does not answer")
+        if answer.result().is_failure:
+            raise NotTaken(f"{letter.topic}: {answer.result()}")
+        return answer.result()  # type: ignore[no-any-return]
+
+    async def say(self, topic: str, message: Message, *, retain: bool = False, expiry: int = 0) -> ReasonCode:
+        """Publish what nobody needs to hear again after an interruption."""
+        return await self.deliver(Letter(topic, encode(message), schema_of(type(message)), expiry, retain))
+
+    def _on_publish(
+        self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties | None = None
+    ) -> None:
+        answer = self._delivering.get(mid)
+        if answer is not None and not answer.done():
+            answer.set_result(reason_code)
+
+
+def _properties(letter: Letter) -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.ContentType = "application/json"
+    properties.UserProperty = ("schema", letter.schema)
+    if letter.expiry:
+        properties.MessageExpiryInterval = letter.expiry
+    if letter.correlation is not None:
+        properties.CorrelationData = letter.correlation
+    if letter.response_topic is not None:
+        properties.ResponseTopic = letter.response_topic
+    return properties
+
+
+def reply_to(message: aiomqtt.Message) -> tuple[str | None, bytes | None]:
+    """The response topic and the correlation data of a message."""
+    properties = message.properties
+    return getattr(properties, "ResponseTopic", None), getattr(properties, "CorrelationData", None)

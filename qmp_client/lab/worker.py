@@ -1,0 +1,104 @@
+"""One job in a process of its own: ``python -m qmp_client.lab.worker`` reads an order and prints an answer.
+
+An agent has threads and an event loop, and QEMU is started by a fork; the limit on memory and whatever goes wrong
+concern this process alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import hashlib
+import os
+import platform
+import resource
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+
+from qmp_client.errors import TdxCpuidError
+from qmp_client.lab.wire import Job, Versions
+from qmp_client.negotiation.run import negotiate
+from qmp_client.negotiation.wish import understand
+from qmp_client.qemu.command_line import Machine, arguments
+from qmp_client.qemu.spawn import PR_SET_PDEATHSIG, Simulation, spawn
+from qmp_client.report.model import Report
+
+
+class Order(msgspec.Struct):
+    """A job, with its names resolved by the agent's configuration."""
+
+    job: Job
+    qemu: str
+    firmware: str
+    simulated: bool
+    memory_mib: int
+    """Address space of this process and of each that it starts."""
+    timeout: float
+    """Seconds for each step."""
+    parent: int
+    """The agent's process id: without it, nobody waits for an answer."""
+
+
+class Answer(msgspec.Struct):
+    """A report, or why there is none."""
+
+    report: Report | None
+    versions: Versions | None
+    error: str = ""
+
+
+def main() -> int:
+    """Do the one job. SIGINT stops QEMU in order."""
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != order.parent:
+        return 1  # the agent died before the line above
+    size = order.memory_mib << 20
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    sys.stdout.buffer.write(msgspec.json.encode(asyncio.run(_work(order))))
+    return 0
+
+
+async def _work(order: Order) -> Answer:
+    job = order.job
+    machine = Machine(Path(order.qemu), Path(order.firmware), cpu=job.cpu, smp=str(job.vcpus), machine=job.machine)
+    simulation = Simulation(job.module, job.platform) if order.simulated else None
+    try:
+        wish = understand(job.choose, None, None)
+        child = spawn(lambda monitor: arguments(machine, monitor), simulation)
+        report = await negotiate(child, machine, wish, simulation, order.timeout)
+    except TdxCpuidError as error:
+        said = [f"{error} ({error.hint})" if error.hint else f"{error}", *error.quoted]
+        return Answer(None, None, "\n".join(said))
+    return Answer(report, versions(order, report))
+
+
+def versions(order: Order, report: Report) -> Versions:
+    """What this host consists of."""
+    cpu = _cpuinfo()
+    return Versions(
+        module=report.environment.module or "",
+        microcode=cpu.get("microcode", ""),
+        kernel=platform.release(),
+        qemu=f"{report.environment.qemu_version} ({_digest(order.qemu)})",
+        firmware=_digest(order.firmware),
+        platform=report.environment.platform or cpu.get("model name", ""),
+    )
+
+
+def _cpuinfo() -> dict[str, str]:
+    first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _digest(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

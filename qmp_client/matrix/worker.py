@@ -1,0 +1,112 @@
+"""A process that runs one cell after another. It is forked from a parent that has everything loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from qmp_client.errors import TdxCpuidError
+from qmp_client.matrix.result import Cell, Result
+from qmp_client.negotiation.run import negotiate
+from qmp_client.negotiation.wish import Wish
+from qmp_client.qemu.command_line import Machine, arguments
+from qmp_client.qemu.spawn import PR_SET_PDEATHSIG, Simulation, spawn
+from qmp_client.report.model import Report
+from qmp_client.report.policy import Policy
+
+ORDER = struct.Struct("<I")
+"""What a worker is told: the number of a cell."""
+ANSWER = struct.Struct("<II")
+"""What it answers: the number, and how many bytes of JSON follow."""
+
+
+class Work(NamedTuple):
+    """Everything that a worker needs to know about a run."""
+
+    cells: Sequence[Cell]
+    inputs: Sequence[str]
+    """``Inputs.of`` each cell."""
+    firmware: Path
+    wish: Wish
+    policy: Policy
+    timeout: float
+    """Seconds for each step of a negotiation."""
+
+
+def start(work: Work, foreign: Sequence[socket.socket]) -> tuple[int, socket.socket]:
+    """Fork a worker; return its process id and the socket to talk to it.
+
+    ``foreign`` are the sockets of other workers, which this one must not keep open. Only SIGINT from the parent ends
+    the worker in order: Ctrl-C does not reach it, for it has a session of its own. It dies with the parent.
+    """
+    ours, theirs = socket.socketpair()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setsid()
+            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if os.getppid() == parent:
+                for other in (ours, *foreign):
+                    other.close()
+                _serve(work, theirs)
+            status = 0
+        except KeyboardInterrupt:
+            status = 0
+        finally:
+            try:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            finally:  # nothing may return into the parent's stack twice, not even an interrupt that came just now
+                os._exit(status)
+    theirs.close()
+    return pid, ours
+
+
+def _serve(work: Work, orders: socket.socket) -> None:
+    with asyncio.Runner() as runner:
+        while order := orders.recv(ORDER.size):
+            number = ORDER.unpack(order)[0]
+            line = msgspec.json.encode(runner.run(run_cell(work, number)))
+            orders.sendall(ANSWER.pack(number, len(line)) + line)
+
+
+async def run_cell(work: Work, number: int) -> Result:
+    """Run one cell; whatever goes wrong with it becomes its result."""
+    cell = work.cells[number]
+    started = time.monotonic()
+
+    def result(report: Report | None, error: str | None, exit_code: int) -> Result:
+        return Result(cell, round(time.monotonic() - started, 3), report, error, exit_code, work.inputs[number])
+
+    machine = Machine(Path(cell.qemu), work.firmware, cpu=cell.cpu, smp=cell.smp, machine=cell.machine)
+    simulation = Simulation(cell.module, cell.platform, cell.kvm)
+    try:
+        child = spawn(lambda monitor: arguments(machine, monitor), simulation)
+        report = await negotiate(child, machine, work.wish, simulation, work.timeout)
+    except TdxCpuidError as error:
+        return result(None, said(error), error.exit_code)
+    except Exception as error:  # a mistake of ours in one cell must not cost the others
+        return result(None, f"tdx-cpuid itself failed: {type(error).__name__}: {error}", TdxCpuidError.exit_code)
+    return result(report, None, judge(report, work.policy))
+
+
+def judge(report: Report, policy: Policy) -> int:
+    """The exit status for a report."""
+    return 1 if any(policy.fails(line) for line in report.lines) else 0
+
+
+def said(error: TdxCpuidError) -> str:
+    """An error as one sentence, with its hint."""
+    return f"{error} ({error.hint})" if error.hint else str(error)

@@ -1,0 +1,97 @@
+"""What a negotiation comes to: the choice from what is asked and offered, the report from what was read. Pure.
+
+The evidence can be QEMU's own, over QMP, or predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from plugin.cpuid import ZERO, Cpuid, Leaf
+from plugin.cpuid.values import signature
+from plugin.kvm.device.tdx import UNSUPPORTED_CPUID
+from plugin.tdx_module import load_module, published_names
+from plugin.tdx_module.names import MIGRATABLE
+from qmp_client.errors import QemuError
+from qmp_client.negotiation.choose import POLICIES, Choice, with_guest_width, with_platform_signature
+from qmp_client.negotiation.contradictions import emptied
+from qmp_client.negotiation.conversation import Vcpu
+from qmp_client.negotiation.wish import Wish
+from qmp_client.qemu.command_line import features_named
+from qmp_client.qmp.wire import ConfigCpuid, RequestedCpuid, to_cpuid, to_entries
+from qmp_client.reconcile.cause import Evidence
+from qmp_client.reconcile.judges import Referee
+from qmp_client.reconcile.news import news
+from qmp_client.reconcile.reconcile import count, differing, reconcile
+from qmp_client.report import model
+from qmp_client.report.model import Report
+
+NEWEST = "1.5.05"
+"""Whose gates explain a choice when the module is not known, as on hardware; they hardly change."""
+
+
+def decide(wish: Wish, asked: RequestedCpuid, configurable: Cpuid, *, named_model: bool = False) -> Choice:
+    """Compute the choice. Pure."""
+    attributes = asked.attributes if wish.attributes is None else wish.attributes
+    cpuid = wish.entries
+    if cpuid is None:
+        cpuid = with_guest_width(POLICIES[wish.policy](to_cpuid(asked.cpuid), configurable), configurable)
+        if named_model and not attributes & MIGRATABLE:
+            cpuid = with_platform_signature(cpuid)
+    return Choice(attributes, asked.xfam if wish.xfam is None else wish.xfam, cpuid)
+
+
+def report_on(
+    request: model.Request,
+    environment: model.Environment,
+    config: ConfigCpuid,
+    choice: Choice,
+    vcpus: Sequence[Vcpu],
+    judge: Referee,
+) -> Report:
+    """Reconcile what was read, and say it. Raises QemuError when there is no vCPU."""
+    if not vcpus:
+        raise QemuError("QEMU reports no vCPU")
+    first = vcpus[0]
+    evidence = Evidence(
+        requested=to_cpuid(first.requested.cpuid),
+        dropped=to_cpuid(first.requested.dropped),
+        configurable=to_cpuid(config.cpuid),
+        chosen=choice.cpuid,
+        actual=first.actual,
+    )
+    lines = reconcile(
+        evidence,
+        judge.judge,
+        frozenset(features_named(request.cpu)),
+        answers=environment.interface == "upstream",
+    )
+    for vcpu in vcpus[1:]:
+        lines += differing(first.actual, vcpu.actual, vcpu.cpu_index)
+    return Report(
+        request=request,
+        environment=environment,
+        configurable=config.cpuid,
+        choice=model.Choice(choice.attributes, choice.xfam, to_entries(choice.cpuid)),
+        actual=to_entries(first.actual),
+        vcpus=len(vcpus),
+        summary=count(lines),
+        lines=lines,
+        notes=[
+            *judge.notes,
+            *_signatures(evidence),
+            *emptied(choice.cpuid, choice.xfam, load_module(environment.module or NEWEST)),
+            *_news(evidence, config.interface),
+        ],
+    )
+
+
+def _news(evidence: Evidence, interface: str) -> list[str]:
+    known = [load_module(name) for name in published_names()]
+    return news(evidence, known, UNSUPPORTED_CPUID, whole_offer=interface == "upstream")
+
+
+def _signatures(evidence: Evidence) -> list[str]:
+    """Say family, model and stepping as a whole where they are not what was asked for."""
+    asked, got = (table.get(Leaf(1), ZERO).eax for table in (evidence.requested, evidence.actual))
+    return [f"asked for {signature(asked)}; the TD has {signature(got)}"] if asked != got else []

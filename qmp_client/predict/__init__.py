@@ -1,0 +1,1 @@
+"""``tdx-cpuid predict``: the report of a negotiation, without QEMU."""

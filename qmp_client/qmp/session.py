@@ -1,0 +1,181 @@
+"""One QMP conversation: connect, check what this QEMU can do, ask, say goodbye.
+
+A thin layer over ``qemu.qmp``: every call has a deadline and a step name, and every way in which the other side can
+fail becomes one sentence that names the step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import msgspec
+from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, QMPClient, QMPError
+
+from qmp_client.errors import MissingError, QemuError
+from qmp_client.qmp.wire import ConfigCpuid, CpuFast, Entry, FeatureWord, RequestedCpuid, VcpuCpuid
+
+T = TypeVar("T")
+
+NEEDED = frozenset(
+    {
+        "x-query-tdx-config-cpuid",
+        "x-query-tdx-requested-cpuid",
+        "x-query-tdx-vcpu-cpuid",
+        "x-tdx-set-cpuid-choices",
+    }
+)
+
+
+class Refused(QemuError):
+    """QEMU answered a command with an error; ``str()`` is QEMU's own sentence behind the command's name."""
+
+    def __init__(self, command: str, said: str) -> None:
+        super().__init__(f"QEMU refused {command}: {said}")
+        self.said = said
+
+
+class SessionLost(QemuError):
+    """The conversation broke: QEMU died, hung up, or sent what is not QMP."""
+
+
+class Session:
+    """A QMP session in which every command has ``timeout`` seconds to be answered."""
+
+    def __init__(self, client: QMPClient, timeout: float) -> None:
+        self._client = client
+        self._timeout = timeout
+
+    @property
+    def qemu_version(self) -> str:
+        """The version from QEMU's greeting, such as ``10.2.2 (Debian 1:10.2.2+ds-1)``."""
+        greeting = self._client.greeting
+        if greeting is None:
+            return "unknown"
+        version: Mapping[str, Any] = greeting.QMP.version
+        number = ".".join(str(version["qemu"][part]) for part in ("major", "minor", "micro"))
+        package = str(version.get("package", "")).strip()
+        return f"{number} ({package})" if package else number
+
+    async def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
+        """Run one command.
+
+        Raises Refused when QEMU answers with an error, SessionLost when it does not answer in time or at all.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._client.execute(command, arguments)
+        except ExecuteError as error:
+            raise Refused(command, str(error)) from error
+        except TimeoutError as error:
+            raise SessionLost(
+                f"QEMU did not answer {command} within {self._timeout:g} s",
+                hint="--timeout SECONDS allows more, for large memory on real hardware",
+            ) from error
+        except (ExecInterruptedError, QMPError, EOFError, OSError, ValueError) as error:
+            raise SessionLost(f"QMP broke during {command}: {_root(error)}") from error
+
+    async def _ask(self, command: str, answer: type[T], arguments: Mapping[str, object] | None = None) -> T:
+        reply = await self.execute(command, arguments)
+        try:
+            return msgspec.convert(reply, answer)
+        except msgspec.ValidationError as error:
+            raise QemuError(
+                f"{command} answered in a form this version does not know: {error}",
+                hint="the QEMU was patched with another version of plugin/qemu: run scripts/build-qemu again"
+                if command in NEEDED
+                else "",
+            ) from error
+
+    async def is_patched(self) -> bool:
+        """Whether this QEMU has the project's commands."""
+        commands = await self._ask("query-commands", list[dict[str, Any]])
+        return not NEEDED - {c.get("name") for c in commands}
+
+    async def feature_words(self, word: str) -> list[FeatureWord]:
+        """A property of vCPU 0 that holds feature words: ``feature-words`` or ``filtered-features``."""
+        cpus = await self._ask("query-cpus-fast", list[CpuFast])
+        path = next((cpu.qom_path for cpu in cpus if cpu.cpu_index == 0), "")
+        return await self._ask("qom-get", list[FeatureWord], {"path": path, "property": word})
+
+    async def require_patches(self) -> None:
+        """Check that this QEMU has the project's commands; MissingError says how to get one that does."""
+        if not await self.is_patched():
+            raise MissingError(
+                f"this QEMU ({self.qemu_version}) is a stock one: it lacks the commands of plugin/qemu",
+                hint="scripts/build-qemu builds a patched one; scripts/build-qemu --source DIR patches your own tree",
+            )
+
+    async def config(self) -> ConfigCpuid:
+        """Call 1, KVM_TDX_GET_CONFIG_CPUID: what may be configured."""
+        return await self._ask("x-query-tdx-config-cpuid", ConfigCpuid)
+
+    async def requested(self, cpu_index: int | None = None) -> RequestedCpuid:
+        """What ``-cpu`` built for one vCPU; in preconfig (None), what it is going to build."""
+        return await self._ask(
+            "x-query-tdx-requested-cpuid",
+            RequestedCpuid,
+            None if cpu_index is None else {"cpu-index": cpu_index},
+        )
+
+    async def choose(self, cpuid: list[Entry], attributes: int, xfam: int) -> None:
+        """Call 2: exactly this goes to KVM_TDX_INIT_VM once preconfig is left."""
+        arguments = {"cpuid": msgspec.to_builtins(cpuid), "attributes": attributes, "xfam": xfam}
+        await self.execute("x-tdx-set-cpuid-choices", arguments)
+
+    async def actual(self, cpu_index: int) -> VcpuCpuid:
+        """Call 3, KVM_TDX_INIT_VCPU_CPUID: every leaf that this vCPU has, asked for or not."""
+        return await self._ask("x-query-tdx-vcpu-cpuid", VcpuCpuid, {"cpu-index": cpu_index})
+
+    async def cpu_indexes(self) -> list[int]:
+        """The indexes of the vCPUs that exist."""
+        cpus = await self._ask("query-cpus-fast", list[dict[str, Any]])
+        return sorted(int(cpu["cpu-index"]) for cpu in cpus)
+
+
+def _root(error: BaseException) -> str:
+    """The innermost reason, without the layers of protocol errors around it."""
+    while isinstance(error, ConnectError) or (error.__cause__ is not None and isinstance(error, QMPError)):
+        inner = error.exc if isinstance(error, ConnectError) else error.__cause__
+        if inner is None:
+            break
+        error = inner
+    return f"{error}" or type(error).__name__
+
+
+@asynccontextmanager
+async def connect(address: socket.socket | str, timeout: float) -> AsyncIterator[Session]:
+    """Open a session on a connected socket or on the path of a QMP socket, and close it at the end.
+
+    Raises SessionLost when nobody speaks QMP there within ``timeout`` seconds.
+    """
+    client = QMPClient("tdx-cpuid")
+    where = f"the QMP socket {address}" if isinstance(address, str) else "QEMU's monitor"
+    try:
+        async with asyncio.timeout(timeout):
+            await client.connect(address)
+    except TimeoutError as error:
+        raise SessionLost(
+            f"{where} is open, but no QMP greeting came within {timeout:g} s",
+            hint="QEMU serves one client at a time: is another program connected to it?"
+            if isinstance(address, str)
+            else "",
+        ) from error
+    except (ConnectError, QMPError, OSError, ValueError) as error:
+        raise SessionLost(f"{where} cannot be used: {_root(error)}") from error
+    try:
+        yield Session(client, timeout)
+    finally:
+        await _close(client)
+
+
+async def _close(client: QMPClient) -> None:
+    """Hang up without caring how: whatever went wrong before has been or is being reported."""
+    try:
+        async with asyncio.timeout(2):
+            await client.disconnect()
+    except (QMPError, EOFError, OSError, ValueError, TimeoutError):
+        return

@@ -1,0 +1,78 @@
+"""The messages of the patched QEMU's QMP commands (``plugin/qemu/*/``, ``qapi/misc-i386.json``).
+
+Everything that crosses the wire is checked against these types on the way in, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from plugin.cpuid import Cpuid, Leaf, Registers
+
+
+class Entry(msgspec.Struct, omit_defaults=True):
+    """``TdxCpuidEntry``: one leaf. ``subleaf`` is absent where the instruction ignores ECX. 32 bits each."""
+
+    leaf: int
+    eax: int
+    ebx: int
+    ecx: int
+    edx: int
+    subleaf: int | None = None
+
+
+class ConfigCpuid(msgspec.Struct, rename="kebab"):
+    """``x-query-tdx-config-cpuid``: what KVM lets userspace choose for a TD."""
+
+    supported_attributes: int
+    supported_xfam: int
+    cpuid: list[Entry]
+    interface: str = "upstream"
+
+
+class RequestedCpuid(msgspec.Struct):
+    """``x-query-tdx-requested-cpuid``: what the ``-cpu`` model built, before any TDX filtering."""
+
+    attributes: int
+    xfam: int
+    cpuid: list[Entry]
+    dropped: list[Entry]
+    """Feature bits that were asked for and that QEMU itself took away before KVM saw them."""
+
+
+class VcpuCpuid(msgspec.Struct, rename="kebab"):
+    """``x-query-tdx-vcpu-cpuid``: what one vCPU really has."""
+
+    cpu_index: int
+    cpuid: list[Entry]
+
+
+class CpuFast(msgspec.Struct, rename="kebab"):
+    """``CpuInfoFast``, as far as it is needed."""
+
+    cpu_index: int
+    qom_path: str
+
+
+class FeatureWord(msgspec.Struct, rename="kebab"):
+    """``X86CPUFeatureWordInfo`` of a stock QEMU: one register's feature bits."""
+
+    cpuid_register: str
+    cpuid_input_eax: int
+    features: int
+    cpuid_input_ecx: int | None = None
+
+
+def to_cpuid(entries: Iterable[Entry]) -> dict[Leaf, Registers]:
+    """Turn a message's entries into the project's vocabulary."""
+    return {Leaf(e.leaf, e.subleaf): Registers(e.eax, e.ebx, e.ecx, e.edx) for e in entries}
+
+
+def to_entries(cpuid: Cpuid) -> list[Entry]:
+    """Turn leaves into a message's entries, in the order of the leaves."""
+    return [
+        Entry(leaf.number, *registers, subleaf=leaf.subleaf)
+        for leaf, registers in sorted(cpuid.items(), key=lambda item: item[0].order)
+    ]

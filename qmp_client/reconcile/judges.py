@@ -1,0 +1,33 @@
+"""Picking the judge: the module's tables when a simulation ran them, evidence alone on hardware."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from plugin.tdx_module import TdParams, init_td, load_host
+from qmp_client.qemu.record import Record
+from qmp_client.qmp.wire import to_cpuid
+from qmp_client.reconcile.cause import EvidenceJudge, Judge, ModuleJudge
+
+
+class Referee(NamedTuple):
+    """A judge, and what a reader should know about it."""
+
+    judge: Judge
+    notes: tuple[str, ...] = ()
+
+
+def referee(record: Record | None) -> Referee:
+    """The judge for the TD of a simulation's record; without a record, for one of which no tables are known.
+
+    The tables are asked anew for what KVM_TDX_INIT_VM was given, so a TD that is not as they say is noticed.
+    """
+    if record is None or not record.tds:
+        return Referee(
+            EvidenceJudge(), ("no module tables for this host: causes are inferred from what was offered and read",)
+        )
+    td = record.tds[-1]
+    host = load_host(record.module, record.platform)
+    params = TdParams(td.attributes, td.xfam, to_cpuid(td.cpuid_config))
+    tables = init_td(host.module, host.platform, params)
+    return Referee(ModuleJudge(host.module, tables, to_cpuid(td.kvm_filtered)), tuple(host.assumptions()))

@@ -1,0 +1,67 @@
+"""The words of a reconciliation: verdicts, and one line about one field."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from plugin.cpuid import Leaf, Register
+
+
+class Verdict(StrEnum):
+    """What became of one bit, or of one field of several bits."""
+
+    HONOURED = "honoured"
+    FORCED_ON = "forced-on"
+    FORCED_OFF = "forced-off"
+    ALTERED = "altered"
+    """A field of several bits has another value than asked for."""
+    DYNAMIC = "dynamic"
+    """The value depends on the moment or the vCPU, so a difference means nothing."""
+    BY_HYPERCALL = "by-hypercall"
+    """The guest's CPUID raises #VE there: the VMM answers, with what QEMU gave KVM."""
+    UNASKED = "unasked"
+    """Present, though QEMU has no name for it and so could not have asked."""
+    UNREADABLE = "unreadable"
+
+
+DEVIATIONS = (Verdict.FORCED_OFF, Verdict.ALTERED, Verdict.UNASKED, Verdict.FORCED_ON, Verdict.UNREADABLE)
+"""The verdicts that say the TD is not what was asked for, the gravest first."""
+
+
+class Line(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One field of one leaf: asked, chosen, got, and who decided.
+
+    Values are the field's own, shifted down to bit 0. ``asked`` is None when the model has no such leaf, ``chosen``
+    when KVM does not let userspace choose the field, ``got`` when the TD does not tell.
+    """
+
+    leaf: int
+    register: Register
+    low: int
+    high: int
+    name: str
+    asked: int | None
+    chosen: int | None
+    got: int | None
+    verdict: Verdict
+    cause: str
+    subleaf: int | None = None
+    critical: bool = False
+    """KVM's own emulation relies on this bit."""
+    named: bool = False
+    """The user named this feature in ``--cpu``."""
+    vcpu: int | None = None
+    """The one vCPU that this line is about, when it differs from vCPU 0."""
+
+    @property
+    def where(self) -> str:
+        """Where the field lives, as in ``0x7.0.ebx[5]``."""
+        bits = f"{self.low}" if self.low == self.high else f"{self.high}:{self.low}"
+        return f"{Leaf(self.leaf, self.subleaf)}.{self.register}[{bits}]"
+
+    @property
+    def deviates(self) -> bool:
+        """Whether the TD is not what was asked for here."""
+        return self.verdict in DEVIATIONS

@@ -1,0 +1,132 @@
+"""From a conversation to verdicts: each TD's request, choice and CPUID, as KVM heard and told them. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from plugin.cpuid import ZERO, Cpuid, Leaf, Registers, spelled_like
+from plugin.kvm.device.tdx import UNSUPPORTED_CPUID
+from plugin.tdx_module import SeamcallError, Td, TdParams, TdxHost, init_td
+from qmp_client.negotiation.choose import GUEST_ADDRESS_WIDTH
+from qmp_client.reconcile.cause import Evidence, EvidenceJudge, Judge, ModuleJudge
+from qmp_client.reconcile.reconcile import count, differing, reconcile
+from qmp_client.reconcile.verdict import Line
+from qmp_client.replay.read import Call, Talk, cpuid
+
+TDX_VM = 5
+READS = ("KVM_TDX_GET_CPUID", "KVM_TDX_INIT_VCPU_CPUID")
+OFFERS = ("KVM_TDX_CAPABILITIES", "KVM_TDX_GET_CONFIG_CPUID")
+
+
+class Story(msgspec.Struct, rename="kebab"):
+    """What became of one TD."""
+
+    vm: str
+    vcpus: int
+    attributes: int
+    xfam: int
+    finalised: bool
+    summary: dict[str, int]
+    lines: list[Line]
+    notes: list[str]
+
+
+class Refused(msgspec.Struct):
+    """A TD that KVM_TDX_INIT_VM never made."""
+
+    vm: str
+    why: str
+
+
+def stories(talk: Talk, host: TdxHost | None) -> list[Story | Refused]:
+    """Tell of every TD of the conversation; ``host`` has the tables that explain it, None if they are not known."""
+    vms = [c.new for c in talk.calls if c.call == "KVM_CREATE_VM" and c.new and c.said.get("argument") == TDX_VM]
+    return [_story(vm, talk, host) for vm in vms]
+
+
+def _story(vm: str, talk: Talk, host: TdxHost | None) -> Story | Refused:
+    vcpus = [call.new for call in talk.calls if call.on == vm and call.call == "KVM_CREATE_VCPU" and call.new]
+    of_vm = [call for call in talk.calls if call.on == vm]
+    init = next((call for call in of_vm if call.command == "KVM_TDX_INIT_VM" and not call.errno), None)
+    if init is None:
+        refusals = [f"{call.errno}: {call.why}" for call in of_vm if call.command == "KVM_TDX_INIT_VM"]
+        return Refused(vm, refusals[-1] if refusals else "KVM_TDX_INIT_VM was never called")
+    configurable: Cpuid = {}
+    for call in of_vm:
+        if call.command in OFFERS and not call.errno:
+            configurable = cpuid(call.out)
+    chosen = cpuid(init.said)
+    if host is not None:  # KVM does not flag what has a sub-leaf; the module's table knows
+        configurable = spelled_like(configurable, host.module.configurable)
+        chosen = spelled_like(chosen, host.module.configurable)
+    actual = [_read(vcpu, talk) for vcpu in vcpus]
+    notes: list[str] = []
+    given = _given(vcpus[0], talk) if vcpus else None
+    if given is None:
+        notes.append(
+            "no vCPU was given a CPUID (KVM_SET_CPUID2): what KVM_TDX_INIT_VM was given is taken as the request"
+        )
+    attributes, xfam = init.said["attributes"], init.said["xfam"]
+    td = _by_the_tables(host, attributes, xfam, chosen, notes) if host else None
+    first = next((read for read in actual if read), None)
+    if first is None:
+        notes.append(
+            "the VMM never read the TD's CPUID (KVM_TDX_GET_CPUID); shown is what the module's tables give"
+            if td
+            else "the VMM never read the TD's CPUID (KVM_TDX_GET_CPUID), and no tables are known: nothing to compare"
+        )
+        first = dict(td.cpuid) if td else {}
+    judge: Judge = EvidenceJudge()
+    if host is not None and td is not None:
+        judge = ModuleJudge(host.module, td, UNSUPPORTED_CPUID)
+    evidence = Evidence(_asked(given, chosen, configurable), {}, configurable, chosen, first)
+    lines = reconcile(evidence, judge)
+    for number, other in enumerate(actual):
+        if other and other is not first:
+            lines += differing(first, other, number)
+    finalised = any(call.command == "KVM_TDX_FINALIZE_VM" and not call.errno for call in of_vm)
+    return Story(vm, len(vcpus), attributes, xfam, finalised, count(lines), lines, notes)
+
+
+def _read(vcpu: str, talk: Talk) -> Cpuid:
+    """The CPUID that the VMM read from this vCPU; empty if it did not."""
+    answers = [call for call in talk.calls if call.on == vcpu and call.command in READS and not call.errno]
+    return cpuid(answers[-1].out) if answers else {}
+
+
+def _given(vcpu: str, talk: Talk) -> Cpuid | None:
+    """What the VMM first told KVM that this vCPU has."""
+    answers = [call for call in talk.calls if call.on == vcpu and call.call == "KVM_SET_CPUID2" and not call.errno]
+    return cpuid(answers[0].said) if answers else None
+
+
+def _asked(given: Cpuid | None, chosen: Cpuid, configurable: Cpuid) -> Cpuid:
+    """What was asked for: KVM_TDX_INIT_VM where there was a choice, else what KVM was told of the vCPU.
+
+    A VMM may read the TD's CPUID and correct its own before it tells KVM, as QEMU does; the choice comes before that.
+    """
+    if given is None:
+        return chosen
+    asked = dict(spelled_like(given, configurable))
+    for leaf, mask in configurable.items():
+        asked[leaf] = asked.get(leaf, ZERO).without(mask) | chosen.get(leaf, ZERO) & mask
+    return asked
+
+
+def _by_the_tables(host: TdxHost, attributes: int, xfam: int, chosen: Cpuid, notes: list[str]) -> Td | None:
+    leaf, width = GUEST_ADDRESS_WIDTH
+    config: dict[Leaf, Registers] = {
+        place: value.without(width) if place == leaf else value for place, value in chosen.items()
+    }
+    module = host.module
+    params = TdParams(attributes | module.attributes_fixed1, xfam | module.xfam_fixed1, config)
+    try:
+        return init_td(module, host.platform, params)
+    except SeamcallError as error:
+        notes.append(f"module {module.name} as this version knows it refuses this TD: {error}")
+        return None
+
+
+def refusals(talk: Talk) -> list[Call]:
+    """The calls that failed."""
+    return [call for call in talk.calls if call.errno]

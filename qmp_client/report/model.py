@@ -1,0 +1,89 @@
+"""The report as data: what ``--format json`` prints, ``--expect`` reads, and the table is drawn from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from qmp_client.errors import UsageError
+from qmp_client.qmp.wire import Entry
+from qmp_client.reconcile.verdict import Line
+
+SCHEMA = "tdx-cpuid/report/1"
+
+
+class Request(msgspec.Struct, rename="kebab"):
+    """What the user asked for."""
+
+    cpu: str
+    """QEMU's ``-cpu``."""
+    smp: str
+    machine: str
+    choose: str
+    """How the configurable bits were chosen: a policy's name, or the file's."""
+
+
+class Environment(msgspec.Struct, rename="kebab"):
+    """What decided, and what therefore can be promised."""
+
+    qemu: str
+    qemu_version: str
+    kvm: str
+    """``simulated``, ``/dev/kvm``, or ``not observed`` where QEMU ran before."""
+    interface: str
+    """``upstream`` or ``proposal``: which calls QEMU found in KVM."""
+    module: str | None = None
+    platform: str | None = None
+    caveats: list[str] = []
+    """What this report cannot promise, and why."""
+
+
+class Choice(msgspec.Struct):
+    """What KVM_TDX_INIT_VM was given (64 bits each), and the configurable leaves."""
+
+    attributes: int
+    xfam: int
+    cpuid: list[Entry]
+
+
+class Report(msgspec.Struct, rename="kebab"):
+    """One negotiated TD."""
+
+    request: Request
+    environment: Environment
+    configurable: list[Entry]
+    """Masks of what KVM let userspace choose."""
+    choice: Choice
+    vcpus: int
+    """How many there are; the first one stands for all, except in lines that name another."""
+    summary: dict[str, int]
+    """Fields asked for, and fields per verdict."""
+    lines: list[Line]
+    notes: list[str] = []
+    """What a reader should know about the choice, in sentences."""
+    actual: list[Entry] = []
+    """The CPUID of the first vCPU, as it was read from the TD."""
+    kvm_copy: list[Entry] = []
+    """What KVM took that vCPU's CPUID to be; only a simulated KVM tells."""
+    schema: str = SCHEMA
+
+
+def to_json(report: Report) -> bytes:
+    """The report as indented JSON with a final newline."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+
+
+def load(path: Path) -> Report:
+    """Read a saved report. Raises UsageError when the file is not one."""
+    try:
+        report = msgspec.json.decode(path.read_bytes(), type=Report)
+    except OSError as error:
+        raise UsageError(f"the saved report {path} cannot be read: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise UsageError(
+            f"{path} is not a saved report: {error}", hint="tdx-cpuid negotiate --format json writes one"
+        ) from error
+    if report.schema != SCHEMA:
+        raise UsageError(f"{path} has the schema {report.schema}; this version reads {SCHEMA}")
+    return report

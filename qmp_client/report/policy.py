@@ -1,0 +1,102 @@
+"""When a report is not good enough: the verdicts that fail it, or its difference from a saved one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from qmp_client.errors import UsageError, nearest
+from qmp_client.reconcile.verdict import DEVIATIONS, Line, Verdict
+
+if TYPE_CHECKING:
+    from qmp_client.report.model import Environment
+
+CRITICAL = "critical"
+WORDS = (*(verdict.value for verdict in DEVIATIONS), CRITICAL)
+DEFAULT = "forced-off,altered,unasked,critical"
+NONE = "none"
+
+
+class Policy(NamedTuple):
+    """Which lines fail a report."""
+
+    verdicts: frozenset[Verdict]
+    critical: bool
+    """Whether any deviation in KVM's critical set fails it."""
+
+    def fails(self, line: Line) -> bool:
+        """Whether this line alone makes the command exit with 1."""
+        return line.verdict in self.verdicts or (self.critical and line.critical and line.deviates)
+
+
+def parse(text: str) -> Policy:
+    """Read ``--fail-on``: verdicts and ``critical`` between commas, or ``none``. Raises UsageError."""
+    words = {word.strip() for word in text.split(",")} - {"", NONE}
+    for word in sorted(words - set(WORDS)):
+        raise UsageError(
+            f"--fail-on {word}: no such verdict", hint=nearest(word, WORDS) or f"it takes {', '.join(WORDS)} or none"
+        )
+    return Policy(frozenset(Verdict(word) for word in words - {CRITICAL}), CRITICAL in words)
+
+
+class Criteria(NamedTuple):
+    """What a report is held against: the policy, or a saved report in its stead."""
+
+    policy: Policy
+    expected: list[Line] | None = None
+    """The lines of the report that ``--expect`` names."""
+    expected_in: Environment | None = None
+    """Where that report came about."""
+
+    def met_by(self, lines: list[Line]) -> bool:
+        """Whether the command may exit with 0."""
+        if self.expected is not None:
+            return not compare(self.expected, lines)
+        return not any(self.policy.fails(line) for line in lines)
+
+
+def moved(before: Environment, now: Environment) -> list[str]:
+    """Say what has another version or name than when a report was saved: differences may come from there."""
+    return [
+        f"since the expected report was saved: {what} {old or 'unknown'} -> {new or 'unknown'}"
+        for what, old, new in (
+            ("TDX module", before.module, now.module),
+            ("platform", before.platform, now.platform),
+            ("QEMU", before.qemu_version, now.qemu_version),
+            ("KVM", before.kvm, now.kvm),
+            ("KVM interface", before.interface, now.interface),
+        )
+        if old != new
+    ]
+
+
+def compare(expected: Iterable[Line], found: Iterable[Line]) -> list[str]:
+    """Say which deviations came, went or changed since a report was saved."""
+    before = {_place(line): line for line in expected if line.deviates}
+    now = {_place(line): line for line in found if line.deviates}
+    sentences = []
+    for place in sorted(before.keys() | now.keys(), key=str):
+        old, new = before.get(place), now.get(place)
+        if old is None and new is not None:
+            sentences.append(f"new: {_say(new)}")
+        elif new is None and old is not None:
+            sentences.append(f"gone: {_say(old)}")
+        elif old is not None and new is not None and _outcome(old) != _outcome(new):
+            sentences.append(f"changed: {_say(old)} -> {_outcome_text(new)}")
+    return sentences
+
+
+def _place(line: Line) -> tuple[object, ...]:
+    return line.leaf, line.subleaf, line.register, line.low, line.high, line.vcpu
+
+
+def _outcome(line: Line) -> tuple[object, ...]:
+    return line.verdict, line.asked, line.got
+
+
+def _say(line: Line) -> str:
+    return f"{line.where} {line.name}: {_outcome_text(line)}"
+
+
+def _outcome_text(line: Line) -> str:
+    return f"asked {line.asked}, got {line.got}, {line.verdict}"

@@ -1,0 +1,21 @@
+"""What tests of several packages share."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from qmp_client.qemu.firmware import FOOTER, TDX_METADATA_OFFSET
+
+
+@pytest.fixture(scope="session")
+def tdvf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with just enough TDX metadata to be taken for a TDVF image; nothing boots from it."""
+    body = b"TDVF" + struct.pack("<III", 32, 1, 0) + b"\0" * 16
+    table_length = 22 + 18
+    pointer = struct.pack("<I", len(body) + table_length + 32) + struct.pack("<H", 22) + TDX_METADATA_OFFSET
+    path = tmp_path_factory.mktemp("firmware") / "tdvf.fd"
+    path.write_bytes(body + pointer + struct.pack("<H", table_length) + FOOTER + b"\0" * 32)
+    return path

@@ -1,0 +1,157 @@
+"""`tdx-cpuid sim` with the real QEMU: a finalised TD and a running monitor, for as long as somebody wants it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = [sys.executable, "-m", "qmp_client.cli.entry"]
+
+
+class Monitor:
+    """A QMP connection, reading one line after another."""
+
+    def __init__(self, path: Path) -> None:
+        deadline = time.monotonic() + 30
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(30)
+        while True:
+            try:
+                self._socket.connect(str(path))
+                break
+            except (FileNotFoundError, ConnectionRefusedError):
+                assert time.monotonic() < deadline, "QEMU did not open its monitor"
+                time.sleep(0.02)
+        self._lines = self._socket.makefile("rb")
+        self._lines.readline()
+        self.execute("qmp_capabilities")
+
+    def execute(self, command: str, **arguments: object) -> Any:
+        request = {"execute": command} | ({"arguments": arguments} if arguments else {})
+        self._socket.sendall(json.dumps(request).encode())
+        for line in self._lines:
+            answer = json.loads(line)
+            if "event" not in answer:
+                return answer.get("return", answer)
+        raise AssertionError(f"QEMU hung up during {command}")
+
+    def close(self) -> None:
+        self._lines.close()
+        self._socket.close()
+
+
+class Guest:
+    """A QEMU under the simulation, with its monitor on a socket in a folder of its own."""
+
+    def __init__(self, qemu: Path, firmware: Path, folder: Path, *options: str) -> None:
+        self.socket = folder / "qmp"
+        machine = "q35,kernel-irqchip=split,confidential-guest-support=tdx0"
+        self.process = subprocess.Popen(
+            [*PROGRAM, "sim", "--", str(qemu), "-nodefaults", "-no-user-config", "-display", "none", "-accel", "kvm",
+             "-object", "tdx-guest,id=tdx0", "-machine", machine, "-cpu", "host", "-m", "512M",
+             "-bios", str(firmware), "-qmp", f"unix:{self.socket},server=on,wait=off", *options],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def qemu_pid(self) -> int:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(children[0])
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the command to end; its status and what it said."""
+        _, said = self.process.communicate(timeout=30)
+        return self.process.returncode, said
+
+
+@contextmanager
+def guest(qemu: Path, firmware: Path, folder: Path, *options: str) -> Iterator[Guest]:
+    running = Guest(qemu, firmware, folder, *options)
+    try:
+        yield running
+    finally:
+        running.process.kill()
+        running.process.communicate()
+
+
+@pytest.mark.parametrize("vcpus", [1, 2, 64])
+def test_a_td_runs_stops_and_goes_on(qemu: Path, firmware: Path, tmp_path: Path, vcpus: int) -> None:
+    with guest(qemu, firmware, tmp_path, "-smp", str(vcpus)) as td:
+        monitor = Monitor(td.socket)
+        assert monitor.execute("query-status")["status"] == "running"
+        assert len(monitor.execute("query-cpus-fast")) == vcpus
+        assert monitor.execute("stop") == {}
+        assert monitor.execute("query-status")["status"] == "paused"
+        assert monitor.execute("cont") == {}
+        assert monitor.execute("query-status")["status"] == "running"
+        monitor.execute("quit")
+        monitor.close()
+        status, said = td.end()
+        assert status == 0, said
+        assert "not simulated" not in said, "QEMU asked for an ioctl that the simulation lacks"
+
+
+def test_a_reset_ends_as_qemu_wants_it(qemu: Path, firmware: Path, tmp_path: Path) -> None:
+    """QEMU cannot reset a TD: it shuts down instead, as on hardware."""
+    with guest(qemu, firmware, tmp_path, "-smp", "2") as td:
+        monitor = Monitor(td.socket)
+        monitor.execute("system_reset")
+        status, said = td.end()
+        monitor.close()
+        assert status in (0, 1), said
+
+
+def test_attaching_only_reads(qemu: Path, firmware: Path, tmp_path: Path) -> None:
+    with guest(qemu, firmware, tmp_path, "-smp", "2") as td:
+        Monitor(td.socket).close()
+        command = [*PROGRAM, "negotiate", "--qmp", str(td.socket), "--format", "json", "--fail-on", "none"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 0, result.stderr
+        report = json.loads(result.stdout)
+        assert report["vcpus"] == 2
+        assert any("inferred" in line["cause"] for line in report["lines"]), "no tables, no certainty"
+        monitor = Monitor(td.socket)
+        assert monitor.execute("query-status")["status"] == "running", "the TD was left as it was"
+        monitor.close()
+
+
+def test_a_monitor_that_is_in_use(qemu: Path, firmware: Path, tmp_path: Path) -> None:
+    with guest(qemu, firmware, tmp_path, "-smp", "1") as td:
+        monitor = Monitor(td.socket)
+        command = [*PROGRAM, "negotiate", "--qmp", str(td.socket), "--timeout", "1"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 4
+        assert "is another program connected" in result.stderr
+        monitor.close()
+
+
+def test_no_monitor_there(tmp_path: Path) -> None:
+    command = [*PROGRAM, "negotiate", "--qmp", str(tmp_path / "absent")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 4
+    assert "absent" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("victim", ["qemu", "supervisor"])
+def test_killing_either_side_leaves_no_process(qemu: Path, firmware: Path, tmp_path: Path, victim: str) -> None:
+    with guest(qemu, firmware, tmp_path, "-smp", "2") as td:
+        Monitor(td.socket).close()
+        pid = td.qemu_pid()
+        os.kill(pid if victim == "qemu" else td.process.pid, signal.SIGKILL)
+        status, _ = td.end()
+        assert status == (128 + signal.SIGKILL if victim == "qemu" else -signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
+            assert time.monotonic() < deadline, "QEMU outlived its supervisor"
+            time.sleep(0.02)

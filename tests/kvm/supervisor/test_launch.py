@@ -1,0 +1,47 @@
+"""supervise(), as another program uses it: forked, with the record in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+CHILD = """
+import os, signal, sys
+from plugin.kvm.launch import supervise
+record, stop = int(sys.argv[1]), int(sys.argv[2])
+sys.exit(supervise("1.5.01", "sapphire-rapids", sys.argv[3:], record_fd=record, stop_fd=stop))
+"""
+
+
+def supervised(code: str, stop: int, record: int) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-c", CHILD, str(record), str(stop), sys.executable, "-c", code]
+    return subprocess.Popen(argv, pass_fds=(record, stop), stdout=subprocess.PIPE, text=True)
+
+
+def test_the_record_on_request_and_at_the_end() -> None:
+    record = os.memfd_create("record")
+    stop, held = os.pipe()
+    code = "import os; os.open('/dev/kvm', 2); os.kill(os.getppid(), 10); os.kill(os.getpid(), 9)"
+    process = supervised(code, stop, record)
+    assert process.wait() == 128 + signal.SIGKILL
+    content = json.loads(os.pread(record, 1 << 20, 0))
+    assert content["command"]["signal"] == signal.SIGKILL
+    assert (content["module"], content["platform"], content["tds"]) == ("1.5.01", "sapphire-rapids", [])
+    assert content["cpuid"]["active"]
+    for descriptor in (record, stop, held):
+        os.close(descriptor)
+
+
+def test_closing_the_stop_descriptor_kills_the_command() -> None:
+    record = os.memfd_create("record")
+    stop, held = os.pipe()
+    process = supervised("import time; print('ready', flush=True); time.sleep(1000)", stop, record)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    os.close(held)
+    assert process.wait() == 128 + signal.SIGKILL
+    os.close(record)
+    os.close(stop)

@@ -1,0 +1,184 @@
+"""A real broker and real agents, to be started, killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiomqtt
+import msgspec
+from aiomqtt import MqttError
+
+from qmp_client.lab import topics
+from qmp_client.lab.broker import Address, Connection
+from qmp_client.lab.store import Letter
+from qmp_client.lab.wire import Job, Message, encode, schema_of
+from qmp_client.qemu import firmware
+from qmp_client.qemu.locate import find_qemu
+
+LAB = "bay"
+POOL = "emr"
+M = TypeVar("M", bound=Message)
+PATIENCE = 60.0
+"""Seconds after which a test gives up; nothing is concluded from how long things take."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Broker:
+    """Mosquitto on a port of its own; what it has to remember is in its folder."""
+
+    def __init__(self, folder: Path, *lines: str, address: Address | None = None) -> None:
+        self.port = free_port()
+        self.address = address._replace(port=self.port) if address else Address("127.0.0.1", self.port)
+        self._config = folder / "mosquitto.conf"
+        self._process: subprocess.Popen[bytes] | None = None
+        said = lines or ("allow_anonymous true",)
+        persistence = ("persistence true", f"persistence_location {folder}/", "autosave_interval 1")
+        text = "\n".join([f"listener {self.port} 127.0.0.1", *persistence, *said])
+        self._config.write_text(text + ("" if os.getuid() else "\nuser root") + "\n")
+
+    @property
+    def url(self) -> str:
+        return f"mqtt{'s' if self.address.tls else ''}://{self.address.host}:{self.port}"
+
+    def start(self) -> None:
+        program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+        assert program, "apt-get install mosquitto"
+        self._process = subprocess.Popen([program, "-c", self._config], stderr=subprocess.DEVNULL)
+        give_up = time.monotonic() + PATIENCE
+        while time.monotonic() < give_up:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            assert self._process.poll() is None, "mosquitto does not start"
+            time.sleep(0.01)
+        raise AssertionError("mosquitto does not listen")
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(PATIENCE)
+            self._process = None
+
+
+class AgentProcess:
+    """``tdx-cpuid agent`` as a process."""
+
+    def __init__(self, broker: Broker, folder: Path, host: str, **config: Any) -> None:
+        self.host = host
+        self.state = folder / f"{host}.sqlite"
+        self._config = folder / f"{host}.json"
+        self._log = folder / f"{host}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._broker = broker
+        self.options: list[str] = []
+        self.configure(**config)
+
+    def configure(self, **config: Any) -> None:
+        """Write the configuration: one QEMU, the real one, on one simulated module, or what is given."""
+        whole = {
+            "qemu": {"built": str(find_qemu(None))},
+            "firmware": os.environ.get("TDX_CPUID_FIRMWARE") or str(firmware.default()),
+            "modules": ["1.5.05"],
+            "platforms": ["emerald-rapids"],
+        } | config
+        self._config.with_suffix(".toml").write_text(_toml(whole))
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "qmp_client.cli.entry", "agent", "--broker", self._broker.url, "--lab", LAB]
+        command += ["--pool", POOL, "--host", self.host, "--state", str(self.state)]
+        command += ["--config", str(self._config.with_suffix(".toml")), *self.options]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> int:
+        """End it; return its exit code."""
+        if self._process is None:
+            return 0
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+        code = self._process.wait(PATIENCE)
+        self._process = None
+        return code
+
+    def wait(self) -> int:
+        """Wait until it ends by itself; return its exit code."""
+        assert self._process is not None
+        return self._process.wait(PATIENCE)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text() if self._log.exists() else ""
+
+
+def _toml(data: dict[str, Any], table: str = "") -> str:
+    plain = [f"{key} = {json.dumps(value)}" for key, value in data.items() if not isinstance(value, dict)]
+    tables = [f"[{table}{key}]\n{_toml(value)}" for key, value in data.items() if isinstance(value, dict)]
+    return "\n".join([*plain, *tables])
+
+
+class Listener:
+    """Everything that was heard below the lab's topics, in order."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.heard: list[aiomqtt.Message] = []
+        self._more = asyncio.Event()
+
+    async def listen(self) -> None:
+        async for message in self.connection.messages:
+            self.connection.acknowledge(message)
+            self.heard.append(message)
+            self._more.set()
+
+    async def until(self, found: Callable[[aiomqtt.Message], bool]) -> aiomqtt.Message:
+        """The first message, from the beginning, that is as wanted."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                self._more.clear()
+                for message in self.heard:
+                    if found(message):
+                        return message
+                await self._more.wait()
+
+    async def message(self, topic: str, kind: type[M], found: Callable[[M], bool] = lambda _: True) -> M:
+        """The first message on a topic that is as wanted, read."""
+        message = await self.until(
+            lambda heard: heard.topic.value == topic and found(msgspec.json.decode(heard.payload, type=kind))
+        )
+        return msgspec.json.decode(message.payload, type=kind)
+
+    async def submit(self, payload: bytes | Job, topic: str = topics.jobs(LAB, POOL), **more: Any) -> None:
+        data = encode(payload) if isinstance(payload, Job) else payload
+        await self.connection.deliver(Letter(topic, data, schema_of(Job), 0, **more))
+
+
+@asynccontextmanager
+async def listening(address: Address, *filters: str) -> AsyncIterator[Listener]:
+    """A connection that hears what matches the filters, or everything of the lab."""
+    async with Connection(address) as connection:
+        listener = Listener(connection)
+        task = asyncio.create_task(listener.listen())
+        for one in filters or (f"tdx-cpuid/{LAB}/#",):
+            await connection.listen(one)
+        try:
+            yield listener
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError, MqttError):
+                await task

@@ -1,0 +1,155 @@
+"""A job can only name what the configuration lists; anything else is refused with a reason."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from qmp_client.lab import topics
+from qmp_client.lab.admission import Refusal, admit, check_reply
+from qmp_client.lab.config import Config, parse
+from qmp_client.lab.wire import JOB_LIMIT, Job, schema_of
+
+CONFIG = parse(
+    {
+        "qemu": {"stable": "/opt/qemu/stable", "next": "/opt/qemu/next"},
+        "firmware": "/opt/tdvf.fd",
+        "machines": ["q35", "pc-q35-10.2"],
+        "cpu-models": ["host", "SapphireRapids*"],
+        "modules": ["1.5.05", "2.0.18"],
+        "platforms": ["emerald-rapids"],
+        "limits": {"max-vcpus": 8},
+    }
+)
+HARDWARE = parse({"qemu": {"stable": "/opt/qemu/stable"}, "firmware": "/opt/tdvf.fd"})
+
+
+def payload(**fields: object) -> bytes:
+    return json.dumps({"schema": schema_of(Job), "id": "one", **fields}).encode()
+
+
+def test_what_a_job_leaves_open_is_the_first_of_each_list() -> None:
+    job = admit(payload(), CONFIG)
+    assert (job.qemu, job.machine, job.module, job.platform) == ("stable", "q35", "1.5.05", "emerald-rapids")
+    assert (job.cpu, job.vcpus, job.choose) == ("host", 1, "model")
+
+
+def test_what_a_job_names_is_taken() -> None:
+    job = admit(payload(cpu="SapphireRapids-v2,-avx512f", qemu="next", module="2.0.18", vcpus=8), CONFIG)
+    assert (job.cpu, job.qemu, job.module, job.vcpus) == ("SapphireRapids-v2,-avx512f", "next", "2.0.18", 8)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"qemu": "nightly"}, "nightly is not on this host's list: stable, next"),
+        ({"qemu": "/bin/sh"}, "$.qemu"),
+        ({"machine": "microvm"}, "machine type microvm"),
+        ({"machine": "q35,smm=on"}, "$.machine"),
+        ({"module": "1.5.01"}, "TDX module 1.5.01"),
+        ({"platform": "native"}, "platform native"),
+        ({"cpu": "Skylake"}, "CPU model Skylake"),
+        ({"cpu": "host,phys-bits=46"}, "$.cpu"),
+        ({"cpu": "host -device foo"}, "$.cpu"),
+        ({"cpu": "host,vendor=on\n"}, "$.cpu"),
+        ({"vcpus": 9}, "at most 8"),
+        ({"vcpus": 0}, "$.vcpus"),
+        ({"choose": "/etc/passwd"}, "$.choose"),
+        ({"arguments": ["-device", "foo"]}, "unknown field `arguments`"),
+        ({"id": "a/b"}, "$.id"),
+        ({"id": "#"}, "$.id"),
+        ({"id": "one\n"}, "$.id"),
+        ({"schema": "tdx-cpuid/lab/job/2"}, "tdx-cpuid/lab/job/2"),
+    ],
+)
+def test_anything_else_is_refused_with_the_reason(fields: dict[str, object], said: str) -> None:
+    with pytest.raises(Refusal) as refusal:
+        admit(payload(**fields), CONFIG)
+    assert said in str(refusal.value)
+
+
+def test_a_host_with_tdx_lets_nobody_choose_its_module() -> None:
+    assert admit(payload(), HARDWARE).module == ""
+    with pytest.raises(Refusal, match="its own TDX module"):
+        admit(payload(module="1.5.05"), HARDWARE)
+
+
+def test_a_large_payload_is_not_even_parsed() -> None:
+    with pytest.raises(Refusal, match=f"at most {JOB_LIMIT}"):
+        admit(payload(padding="x" * JOB_LIMIT), CONFIG)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = st.sampled_from(Job.__struct_encode_fields__) | st.text(max_size=8)
+WORDS = st.sampled_from(["host", "stable", "q35", "1.5.05", "emerald-rapids", "model", "one", "host,+aes", "\n", ""])
+JOBS = st.dictionaries(FIELDS, WORDS | JSON, max_size=9).map(lambda fields: json.dumps(fields).encode())
+
+
+@given(st.binary(max_size=200) | JOBS)
+@example(b"[" * JOB_LIMIT)
+@example(b'{"id":"\xff"}')
+@example(b'{"id":"one","id":"two"}')
+def test_no_payload_gets_past_the_lists(data: bytes) -> None:
+    try:
+        job = admit(data, CONFIG)
+    except Refusal as refusal:
+        assert str(refusal)
+        return
+    assert job.qemu in CONFIG.qemu
+    assert job.machine in CONFIG.machines
+    assert job.module in CONFIG.modules
+    assert job.platform in CONFIG.platforms
+    assert 1 <= job.vcpus <= CONFIG.limits.max_vcpus
+    assert CONFIG.allows_model(job.cpu)
+    assert not set(job.cpu + job.id) & set(" \n\t\0/#+$;&|") - {"+"}
+    assert "+" not in job.id
+    assert msgspec.json.decode(msgspec.json.encode(job), type=Job) == job, "what is stored can be read again"
+    assert admit(msgspec.json.encode(job), CONFIG) == job
+
+
+@pytest.mark.parametrize(
+    "topic", ["tdx-cpuid/bay/hosts/a/status", "tdx-cpuid/bay/replies/", "tdx-cpuid/bay/replies/#", "x", "", "$SYS/x"]
+)
+def test_an_answer_goes_nowhere_but_below_replies(topic: str) -> None:
+    with pytest.raises(Refusal, match="response topic"):
+        check_reply("bay", topic, None, "one")
+
+
+def test_a_reply_topic_is_taken() -> None:
+    check_reply("bay", topics.reply("bay", "me"), b"1", "one")
+    check_reply("bay", None, None, "one")
+    with pytest.raises(Refusal, match="correlation"):
+        check_reply("bay", topics.reply("bay", "me"), b"x" * 129, "one")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"qemu": {}}, "qemu"),
+        ({"qemu": {"a/b": "/bin/true"}}, "$.qemu"),
+        ({"platforms": []}, "belong together"),
+        ({"limits": {"seconds": 0}}, "$.limits.seconds"),
+        ({"limit": {}}, "unknown field `limit`"),
+        ({"drift": {"cpu": ["Skylake"]}}, "drift.cpu"),
+    ],
+)
+def test_a_wrong_configuration_names_the_key(change: dict[str, Any], said: str) -> None:
+    right: dict[str, Any] = {
+        "qemu": {"a": "/bin/true"},
+        "firmware": "f",
+        "modules": ["1.5.05"],
+        "platforms": ["emerald-rapids"],
+    }
+    assert isinstance(parse(right), Config)
+    with pytest.raises(ValueError, match=r".") as wrong:
+        parse(right | change)
+    assert said in str(wrong.value)
