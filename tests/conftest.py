@@ -6,8 +6,13 @@ import struct
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from qmp_client.qemu.firmware import FOOTER, TDX_METADATA_OFFSET
+
+settings.register_profile("any-machine", deadline=None)
+"""How long an example takes says something about the machine's load, and nothing about the code."""
+settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from qmp_client.cli.grid import asked, cells_of, default_jobs, firmware_of, grid_options, run_options, write
-from qmp_client.errors import MissingError, UsageError
+from qmp_client.errors import UsageError
 
 if TYPE_CHECKING:
-    from qmp_client.matrix.result import Result
     from qmp_client.matrix.run import Outcome, Plan
     from qmp_client.report.policy import Policy
 
@@ -25,8 +23,6 @@ Examples:
   tdx-cpuid matrix --qemu before/qemu-system-x86_64 --qemu after/qemu-system-x86_64 --machine all
   tdx-cpuid matrix --file grid.toml --junit matrix.xml --html matrix.html
 """
-
-Renderer = Callable[[Sequence["Result"], "Policy"], str]
 
 
 @click.command("matrix", epilog=EXAMPLES)
@@ -72,7 +68,6 @@ def command(
     axes = {"cpu": cpu, "machine": machine, "module": module, "platform": platform, "smp": smp, "kvm": kvm}
     grid = asked(grid_file, axes | {"qemu": qemu}, choose, fail_on)
     judged = policy.parse(policy.DEFAULT if grid.fail_on is None else grid.fail_on)
-    page = _html_renderer() if html else None
     for path in (output, junit, markdown, html):
         _check_folder(path)
     plan = Plan(
@@ -86,8 +81,10 @@ def command(
     )
     outcome = _run(plan)
     _write(outcome, judged, junit, markdown)
-    if html and page:
-        write(html, page(outcome.results, judged))
+    if html:
+        from qmp_client.report.html import render  # noqa: PLC0415
+
+        write(html, render(outcome.results, judged))
     from qmp_client.matrix.show import show  # noqa: PLC0415
 
     show(outcome, judged, sys.stdout)
@@ -115,18 +112,6 @@ def _write(outcome: Outcome, judged: Policy, junit: Path | None, markdown: Path 
         from qmp_client.matrix import show  # noqa: PLC0415
 
         write(markdown, show.markdown(outcome, judged))
-
-
-def _html_renderer() -> Renderer:
-    """What draws the page; asked for before the first cell is run."""
-    try:
-        from qmp_client.report.html import render  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingError(
-            f"this version cannot draw HTML: {error}",
-            hint="leave out --html; --markdown and --junit say the same",
-        ) from error
-    return render
 
 
 def _check_folder(path: Path | None) -> None:

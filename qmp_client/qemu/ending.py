@@ -44,9 +44,13 @@ def explain(
 
 
 def reason(complaints: Sequence[str]) -> str:
-    """QEMU's first line that is no warning, without the program's name: what follows it are consequences."""
-    spoken = [line for line in complaints if line.startswith("qemu-system-") and "warning: " not in line]
-    return spoken[0].partition(": ")[2] if spoken else ""
+    """QEMU's first line that is no warning, without the program's name: what follows it are consequences.
+
+    A line without the name is taken only where none has it: some parts of QEMU print bare sentences.
+    """
+    spoken = [line for line in complaints if line.strip() and "warning: " not in line]
+    named = [line.partition(": ")[2] for line in spoken if line.startswith("qemu-system-")]
+    return next(iter(named or spoken), "")
 
 
 def unknown_name(text: str, machine: Machine) -> UsageError | None:

@@ -327,11 +327,7 @@ class TdxCommands:
             raise command.reject(errno.EINVAL, "the vCPU is not initialised (KVM_TDX_INIT_VCPU)")
         command.no_flags(c.TDX_MEASURE_MEMORY_REGION)
         memory = command.call.memory
-        raw = memory.read(command.data, s.TDX_INIT_MEM_REGION.size)
-        if vcpu.unanswered_region == (command.data, raw):
-            # The reply to this very call was lost to a signal, after the fields had been advanced.
-            return Reply(commit=vcpu.forget_region)
-        source, gpa, pages = s.TDX_INIT_MEM_REGION.unpack(raw)
+        source, gpa, pages = s.TDX_INIT_MEM_REGION.unpack(memory.read(command.data, s.TDX_INIT_MEM_REGION.size))
         end = (gpa + pages * c.PAGE_SIZE) % (1 << 64)
         if not page_aligned(source, gpa):
             raise command.reject(errno.EINVAL, f"source {source:#x} and gpa {gpa:#x} must be page aligned")
@@ -351,8 +347,7 @@ class TdxCommands:
             raise command.reject(
                 errno.EINVAL, f"{gpa + added * c.PAGE_SIZE:#x} is not private memory of a slot with a guest_memfd"
             )
-        vcpu.unanswered_region = (command.data, advanced)
-        return Reply(commit=vcpu.forget_region)
+        return Reply()
 
 
 def refused_by_module(command: Command, error: SeamcallError) -> Rejected:

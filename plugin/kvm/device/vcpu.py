@@ -42,8 +42,6 @@ class Vcpu(Descriptor):
         self.td_initialised = False
         self.td_rcx = 0
         """RCX at the TD vCPU's first instruction."""
-        self.unanswered_region: tuple[int, bytes] | None = None
-        """Address and advanced fields of a KVM_TDX_INIT_MEM_REGION whose reply has not been taken yet."""
         self.mp_state = c.MP_STATE_UNINITIALIZED if number and vm.irqchip else c.MP_STATE_RUNNABLE
         self._tsc_khz = vm.tsc_khz
         self._states: dict[str, bytes] = {}
@@ -60,10 +58,6 @@ class Vcpu(Descriptor):
         self.cpuid = entries
         if self.vm.td is not None:
             self.vm.td.record.kvm_copy[self.number] = entries
-
-    def forget_region(self) -> None:
-        """The reply to KVM_TDX_INIT_MEM_REGION has been taken."""
-        self.unanswered_region = None
 
     def memory_encrypt_op(self, call: Call) -> Reply:
         """Pass a sub-command to the TDX dialect. ENOTTY if the VM is not a TD."""
