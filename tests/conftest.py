@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from qmp_client.qemu import firmware as images
 from qmp_client.qemu.firmware import FOOTER, TDX_METADATA_OFFSET
+from qmp_client.qemu.locate import find_qemu
 
 settings.register_profile("any-machine", deadline=None)
 """How long an example takes says something about the machine's load, and nothing about the code."""
@@ -23,4 +26,18 @@ def tdvf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pointer = struct.pack("<I", len(body) + table_length + 32) + struct.pack("<H", 22) + TDX_METADATA_OFFSET
     path = tmp_path_factory.mktemp("firmware") / "tdvf.fd"
     path.write_bytes(body + pointer + struct.pack("<H", table_length) + FOOTER + b"\0" * 32)
+    return path
+
+
+@pytest.fixture(scope="session")
+def qemu() -> Path:
+    """The real patched QEMU, which scripts/test builds; MissingError says how."""
+    return find_qemu(None)
+
+
+@pytest.fixture(scope="session")
+def firmware() -> Path:
+    """A TDVF image."""
+    path = Path(os.environ.get("TDX_CPUID_FIRMWARE") or images.default())
+    images.check(path)
     return path

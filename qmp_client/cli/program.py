@@ -14,12 +14,15 @@ COMMANDS = {
     "capture": "qmp_client.cli.capture",
     "contract": "qmp_client.cli.contract",
     "doctor": "qmp_client.cli.doctor",
+    "drain": "qmp_client.cli.drain",
     "explain": "qmp_client.cli.explain",
     "matrix": "qmp_client.cli.matrix",
     "negotiate": "qmp_client.cli.negotiate",
     "predict": "qmp_client.cli.predict",
     "replay": "qmp_client.cli.replay",
     "sim": "qmp_client.cli.sim",
+    "submit": "qmp_client.cli.submit",
+    "watch": "qmp_client.cli.watch",
 }
 INTERRUPTED = 130
 """The shell's exit status for a command that Ctrl-C ended."""

@@ -1,0 +1,76 @@
+"""A lab for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from qmp_client.lab.board import Board, Host
+from qmp_client.lab.hearing import printable
+from qmp_client.lab.wire import Change
+
+STATES = {"online": "green", "draining": "yellow", "drained": "yellow", "offline": "red"}
+OUTCOMES = {"measured": "green", "failed": "red", "running": "cyan"}
+HOST_TITLES = ("host", "pool", "state", "running", "waiting", "TDX", "QEMU", "vCPUs")
+MOST = 3
+"""How many changed fields a drift event names."""
+
+
+def table(board: Board, *, plain: bool) -> RenderableType:
+    """Everything, one table under the other."""
+    parts: list[RenderableType] = []
+    if board.hosts:
+        parts.append(_table(HOST_TITLES, map(_host, sorted(board.hosts.items())), plain=plain))
+    else:
+        parts.append(Text("no host has said anything yet"))
+    if board.jobs:
+        rows = (
+            (said.job, said.host, said.cpu, _coloured(said.outcome or said.state, OUTCOMES), said.reason)
+            for said in reversed(board.jobs.values())
+        )
+        parts.append(_table(("job", "host", "cpu", "state", "why"), rows, plain=plain))
+    if board.drift:
+        rows_of_drift = (
+            (event.host, event.cpu, str(len(event.changes)), event.likely, _changes(event.changes))
+            for event in reversed(board.drift)
+        )
+        parts.append(_table(("drift on", "cpu", "fields", "likely reason", "such as"), rows_of_drift, plain=plain))
+    if board.rejections:
+        rejections = ((said.job or "-", said.host, said.reason) for said in reversed(board.rejections))
+        parts.append(_table(("rejected", "by", "why"), rejections, plain=plain))
+    return Group(*parts)
+
+
+def _host(one: tuple[str, Host]) -> Sequence[str | Text]:
+    name, host = one
+    status, can = host.status, host.capabilities
+    return (
+        name,
+        status.pool if status else "",
+        _coloured(status.state if status else "unknown", STATES),
+        str(status.running) if status else "",
+        str(status.waiting) if status else "",
+        f"{can.kvm} {' '.join(can.modules)}".rstrip() if can else "",
+        " ".join(can.qemu) if can else "",
+        f"<= {can.max_vcpus}" if can else "",
+    )
+
+
+def _changes(changes: Sequence[Change]) -> str:
+    some = [f"{change.name or change.field} {change.before:#x} -> {change.now:#x}" for change in changes[:MOST]]
+    return ", ".join(some) + (" ..." if len(changes) > MOST else "")
+
+
+def _coloured(word: str, styles: dict[str, str]) -> Text:
+    return Text(printable(word), style=styles.get(word, ""))
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str | Text]], *, plain: bool) -> Table:
+    made = Table(*titles, box=None if plain else box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
+    return made

@@ -1,0 +1,67 @@
+"""From what a user asks of a lab to jobs: each cell of a grid is a job of its own, so that the broker spreads them.
+
+Pure. A name that is left out is chosen by the host, as the first one of its list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+
+import msgspec
+
+from qmp_client.errors import UsageError
+from qmp_client.lab.wire import Job, Result
+from qmp_client.matrix import result as matrix
+from qmp_client.matrix.grid import is_pattern
+from qmp_client.report.policy import Criteria
+
+AXES = {"module": "module", "platform": "platform", "qemu": "qemu", "smp": "vcpus", "cpu": "cpu", "machine": "machine"}
+"""The axes of a grid, and the field of a job that each one is."""
+
+
+def jobs(axes: Mapping[str, tuple[str, ...]], choose: str, name: str) -> list[Job]:
+    """The jobs of a grid: one is called ``name``, several ``name-1``, ``name-2`` and so on.
+
+    Raises UsageError for an axis that a lab has not, a pattern, and what the schema of a job does not allow.
+    """
+    unknown = sorted(axis for axis, words in axes.items() if words and axis not in AXES)
+    if unknown:
+        raise UsageError(f"a job has no {unknown[0]}", hint=f"it has {', '.join(AXES)}")
+    for axis, words in axes.items():
+        if found := [word for word in words if is_pattern(word)]:
+            raise UsageError(
+                f"--{axis} {found[0]}: only a host knows what it has, so a job names one thing",
+                hint="`tdx-cpuid watch --once --format json` shows what each host's jobs may choose",
+            )
+    given = {AXES[axis]: tuple(dict.fromkeys(words)) for axis, words in axes.items() if words}
+    cells = [dict(zip(given, words, strict=True)) for words in product(*given.values())]
+    ids = [name] if len(cells) == 1 else [f"{name}-{number}" for number in range(1, len(cells) + 1)]
+    return [_job(job, cell, choose) for job, cell in zip(ids, cells, strict=True)]
+
+
+def _job(name: str, cell: Mapping[str, str], choose: str) -> Job:
+    try:
+        return msgspec.convert({"id": name, "choose": choose, **cell}, Job, strict=False)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"no job can be made of this: {error}") from error
+
+
+def as_cell(job: Job | None, ended: Result, criteria: Criteria) -> matrix.Result:
+    """What became of a job, as the cell of a matrix: for the same tables, pages and exit statuses."""
+    report = ended.report
+    if report is None:
+        asked = job or Job(id=ended.job)
+        cell = matrix.Cell(asked.cpu, asked.machine, asked.module, asked.platform, asked.qemu, str(asked.vcpus))
+        return matrix.Result(cell, ended.seconds, None, f"{ended.host}: {ended.reason}", 4)
+    had = report.environment
+    cell = matrix.Cell(
+        report.request.cpu,
+        report.request.machine,
+        had.module or "",
+        had.platform or ended.host,
+        job.qemu if job else had.qemu,
+        report.request.smp,
+        had.interface,
+    )
+    return matrix.Result(cell, ended.seconds, report, None, 0 if criteria.met_by(report.lines) else 1)
