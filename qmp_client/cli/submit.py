@@ -39,6 +39,7 @@ MANY = "repeatable"
 @click.option("--platform", multiple=True, help=f"A platform of the host's list; {MANY}.  [default: its first]")
 @click.option("--qemu", multiple=True, help=f"A QEMU of the host's list, by name; {MANY}.  [default: its first]")
 @click.option("--smp", multiple=True, help=f"How many vCPUs; {MANY}.  [default: 1]")
+@click.option("--option", "options", multiple=True, help="QEMU options of the host's list, by name; repeatable.")
 @click.option("--choose", help="model, maximal or minimal.  [default: model]")
 @click.option("--id", "name", help="The job's id; several jobs are called ID-1, ID-2, ...  [default: a new one]")
 @click.option("--result", "wanted", multiple=True, help="Send nothing; get the result of this job. Repeatable.")
@@ -64,6 +65,7 @@ def command(
     platform: tuple[str, ...],
     qemu: tuple[str, ...],
     smp: tuple[str, ...],
+    options: tuple[str, ...],
     choose: str | None,
     name: str | None,
     wanted: tuple[str, ...],
@@ -90,7 +92,7 @@ def command(
     check_name("--lab", lab)
     axes = {"cpu": cpu, "machine": machine, "module": module, "platform": platform, "qemu": qemu, "smp": smp}
     if wanted:
-        if pool or host or grid_file or any(axes.values()) or choose or name or not wait:
+        if pool or host or grid_file or any(axes.values()) or options or choose or name or not wait:
             raise UsageError("--result only fetches: it goes with --timeout, --fail-on, --format, --html and --junit")
         for one in wanted:
             check_name("--result", one)
@@ -98,7 +100,7 @@ def command(
     else:
         axes, choose, fail_on = _with_file(grid_file, axes, choose, fail_on)
         topic = _topic(lab, pool, host)
-        jobs = grid.jobs(axes, choose, check_name("--id", name) if name else f"job-{_token()}")
+        jobs = grid.jobs(axes, choose, check_name("--id", name) if name else f"job-{_token()}", options)
     judged = policy.parse(policy.DEFAULT if fail_on is None else fail_on)
     ledger = Ledger(jobs, wanted)
     submission = Submission(address, lab, topic, ledger, lambda text: click.echo(text, err=True))

@@ -37,6 +37,10 @@ def admit(payload: bytes, config: Config) -> Job:
     if not config.simulated and (job.module or job.platform):
         raise Refusal("this host runs TDs on its own TDX module and processor; a job cannot choose others", job.id)
 
+    for name in job.options:
+        if name not in config.options:
+            raise Refusal(_not_listed("option", name, config.options), job.id)
+
     def chosen(what: str, name: str, names: Iterable[str]) -> str:
         listed = tuple(names)
         if name and name not in listed:
@@ -61,4 +65,4 @@ def check_reply(lab: str, response_topic: str | None, correlation: bytes | None,
 
 
 def _not_listed(what: str, name: str, listed: Iterable[str]) -> str:
-    return f"the {what} {name} is not on this host's list: {', '.join(listed)}"
+    return f"the {what} {name} is not on this host's list: {', '.join(listed) or 'none'}"

@@ -52,6 +52,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     modules: tuple[Name, ...] = ()
     """TDX module versions to simulate; the first one is the one that the host has. Empty: on the host's own TDX."""
     platforms: tuple[Name, ...] = ()
+    options: dict[Name, Annotated[tuple[str, ...], Meta(min_length=1)]] = {}
+    """Words that QEMU's command line may get more, by the names that jobs call them by."""
     limits: Limits = Limits()
     drift: Drifting = Drifting()
     result_hours: Annotated[float, Meta(gt=0, le=1000)] = 24

@@ -119,6 +119,7 @@ class Agent(NamedTuple):
             cpu_models=config.cpu_models,
             modules=config.modules,
             platforms=config.platforms,
+            options=tuple(config.options),
             jobs_at_once=config.limits.jobs_at_once,
             max_vcpus=config.limits.max_vcpus,
         )

@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import msgspec
@@ -25,14 +25,19 @@ SAID = 2000
 """Characters of what a failed worker said that its result quotes."""
 
 
+Work = Callable[[Order], Awaitable[Answer]]
+"""Does a job; raises nothing but what ends the agent."""
+
+
 class Runner:
     """Takes jobs from the store in the order of their acceptance and stores what became of them."""
 
-    def __init__(self, agent: Agent, store: Store, spoken: Callable[[], None]) -> None:
-        """``spoken`` is called when there is something new in the outbox."""
+    def __init__(self, agent: Agent, store: Store, spoken: Callable[[], None], work: Work) -> None:
+        """``spoken`` is called when there is something new in the outbox; ``work`` does one job."""
         self._agent = agent
         self._store = store
         self._spoken = spoken
+        self._do = work
         self._arrived = asyncio.Event()
         self.running: set[str] = set()
         """The ids of the jobs that run now."""
@@ -97,6 +102,7 @@ class Runner:
             allowed,
             agent.config.qemu[allowed.qemu],
             agent.config.firmware,
+            tuple(word for name in allowed.options for word in agent.config.options[name]),
             agent.config.simulated,
             limits.memory_mib,
             limits.seconds,
@@ -105,7 +111,7 @@ class Runner:
         started = time.monotonic()
         try:
             async with asyncio.timeout(limits.seconds):
-                answer = await _ask_worker(order)
+                answer = await self._do(order)
         except TimeoutError:
             answer = Answer(None, None, f"not done after {limits.seconds:g} s, which is this host's limit")
         seconds = time.monotonic() - started
@@ -126,7 +132,7 @@ class Runner:
         return same == job
 
 
-async def _ask_worker(order: Order) -> Answer:
+async def ask_worker(order: Order) -> Answer:
     """Have a worker do the job. However this ends, the worker is gone."""
     worker = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -19,7 +19,7 @@ from qmp_client.lab import topics
 from qmp_client.lab.admission import Refusal, admit, check_reply
 from qmp_client.lab.broker import PATIENCE, Address, Connection, NotTaken, reply_to
 from qmp_client.lab.letters import Agent
-from qmp_client.lab.runner import Runner
+from qmp_client.lab.runner import Runner, Work, ask_worker
 from qmp_client.lab.store import Accepted, Arrival, Letter, Store
 from qmp_client.lab.wire import Delivered, Drain, Message, State, Status
 
@@ -43,7 +43,7 @@ M = TypeVar("M", bound=Message)
 class Service:
     """One agent. It works without a broker too: accepted jobs are run and their results wait in the store."""
 
-    def __init__(self, agent: Agent, store: Store, broker: Address) -> None:
+    def __init__(self, agent: Agent, store: Store, broker: Address, work: Work = ask_worker) -> None:
         self._agent = agent
         self._store = store
         self._broker = broker
@@ -52,7 +52,7 @@ class Service:
         self._draining = asyncio.Event()
         """Set when the wish to drain may have changed."""
         self._stopping = asyncio.Event()
-        self._runner = Runner(agent, store, self._spoken.set)
+        self._runner = Runner(agent, store, self._spoken.set, work)
 
     def stop(self) -> None:
         """End in order: jobs that run are stopped and stay in the store."""

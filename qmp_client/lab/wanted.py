@@ -20,8 +20,8 @@ AXES = {"module": "module", "platform": "platform", "qemu": "qemu", "smp": "vcpu
 """The axes of a grid, and the field of a job that each one is."""
 
 
-def jobs(axes: Mapping[str, tuple[str, ...]], choose: str, name: str) -> list[Job]:
-    """The jobs of a grid: one is called ``name``, several ``name-1``, ``name-2`` and so on.
+def jobs(axes: Mapping[str, tuple[str, ...]], choose: str, name: str, options: tuple[str, ...] = ()) -> list[Job]:
+    """The jobs of a grid: one is called ``name``, several ``name-1``, ``name-2`` and so on. All have the options.
 
     Raises UsageError for an axis that a lab has not, a pattern, and what the schema of a job does not allow.
     """
@@ -37,12 +37,14 @@ def jobs(axes: Mapping[str, tuple[str, ...]], choose: str, name: str) -> list[Jo
     given = {AXES[axis]: tuple(dict.fromkeys(words)) for axis, words in axes.items() if words}
     cells = [dict(zip(given, words, strict=True)) for words in product(*given.values())]
     ids = [name] if len(cells) == 1 else [f"{name}-{number}" for number in range(1, len(cells) + 1)]
-    return [_job(job, cell, choose) for job, cell in zip(ids, cells, strict=True)]
+    return [
+        _job({"id": job, "choose": choose, "options": options, **cell}) for job, cell in zip(ids, cells, strict=True)
+    ]
 
 
-def _job(name: str, cell: Mapping[str, str], choose: str) -> Job:
+def _job(fields: Mapping[str, object]) -> Job:
     try:
-        return msgspec.convert({"id": name, "choose": choose, **cell}, Job, strict=False)
+        return msgspec.convert(fields, Job, strict=False)
     except msgspec.ValidationError as error:
         raise UsageError(f"no job can be made of this: {error}") from error
 

@@ -43,6 +43,7 @@ class Job(Message, frozen=True, kw_only=True, tag_field="schema", tag="tdx-cpuid
     machine: NameOrNone = ""
     module: NameOrNone = ""
     platform: NameOrNone = ""
+    options: Annotated[tuple[Name, ...], Meta(max_length=16, description="Names of options in the agent's file.")] = ()
 
 
 class Versions(Message, frozen=True, kw_only=True):
@@ -138,6 +139,7 @@ class Capabilities(Message, frozen=True, kw_only=True, tag_field="schema", tag="
     """Shell patterns."""
     modules: tuple[str, ...]
     platforms: tuple[str, ...]
+    options: tuple[str, ...]
     jobs_at_once: int
     max_vcpus: int
 

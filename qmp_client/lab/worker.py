@@ -33,6 +33,8 @@ class Order(msgspec.Struct):
     job: Job
     qemu: str
     firmware: str
+    options: tuple[str, ...]
+    """Further words of QEMU's command line."""
     simulated: bool
     memory_mib: int
     """Address space of this process and of each that it starts."""
@@ -68,7 +70,7 @@ async def _work(order: Order) -> Answer:
     simulation = Simulation(job.module, job.platform) if order.simulated else None
     try:
         wish = understand(job.choose, None, None)
-        child = spawn(lambda monitor: arguments(machine, monitor), simulation)
+        child = spawn(lambda monitor: [*arguments(machine, monitor), *order.options], simulation)
         report = await negotiate(child, machine, wish, simulation, order.timeout)
     except TdxCpuidError as error:
         said = [f"{error} ({error.hint})" if error.hint else f"{error}", *error.quoted]

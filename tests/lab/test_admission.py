@@ -23,6 +23,7 @@ CONFIG = parse(
         "cpu-models": ["host", "SapphireRapids*"],
         "modules": ["1.5.05", "2.0.18"],
         "platforms": ["emerald-rapids"],
+        "options": {"log": ["-D", "/dev/null"]},
         "limits": {"max-vcpus": 8},
     }
 )
@@ -61,6 +62,10 @@ def test_what_a_job_names_is_taken() -> None:
         ({"vcpus": 0}, "$.vcpus"),
         ({"choose": "/etc/passwd"}, "$.choose"),
         ({"arguments": ["-device", "foo"]}, "unknown field `arguments`"),
+        ({"options": ["-device"]}, "$.options"),
+        ({"options": ["device"]}, "the option device is not on this host's list: log"),
+        ({"options": "log"}, "$.options"),
+        ({"options": ["log"] * 17}, "$.options"),
         ({"id": "a/b"}, "$.id"),
         ({"id": "#"}, "$.id"),
         ({"id": "one\n"}, "$.id"),
@@ -90,7 +95,9 @@ JSON = st.recursive(
     max_leaves=8,
 )
 FIELDS = st.sampled_from(Job.__struct_encode_fields__) | st.text(max_size=8)
-WORDS = st.sampled_from(["host", "stable", "q35", "1.5.05", "emerald-rapids", "model", "one", "host,+aes", "\n", ""])
+WORDS = st.sampled_from(
+    ["host", "stable", "q35", "1.5.05", "emerald-rapids", "model", "one", "host,+aes", "log", "\n", ""]
+)
 JOBS = st.dictionaries(FIELDS, WORDS | JSON, max_size=9).map(lambda fields: json.dumps(fields).encode())
 
 
@@ -110,6 +117,7 @@ def test_no_payload_gets_past_the_lists(data: bytes) -> None:
     assert job.platform in CONFIG.platforms
     assert 1 <= job.vcpus <= CONFIG.limits.max_vcpus
     assert CONFIG.allows_model(job.cpu)
+    assert set(job.options) <= set(CONFIG.options)
     assert not set(job.cpu + job.id) & set(" \n\t\0/#+$;&|") - {"+"}
     assert "+" not in job.id
     assert msgspec.json.decode(msgspec.json.encode(job), type=Job) == job, "what is stored can be read again"

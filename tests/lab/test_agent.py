@@ -120,6 +120,16 @@ async def test_a_job_ends_when_its_time_is_up(broker: Broker, agent: Start, tmp_
     assert "2 s" in done.reason
 
 
+async def test_an_option_reaches_qemu_as_the_configuration_has_it(broker: Broker, agent: Start) -> None:
+    agent(options={"wrong": ["-global", "no such thing"]})
+    async with listening(broker.address) as listener:
+        await online(listener)
+        await listener.submit(Job(id="one", options=("wrong",)))
+        done = await result(listener, "one")
+    assert done.outcome is Outcome.FAILED
+    assert "no such thing" in done.reason
+
+
 async def test_memory_is_limited(broker: Broker, agent: Start) -> None:
     agent(limits={"memory-mib": 256})
     async with listening(broker.address) as listener:
