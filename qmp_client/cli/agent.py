@@ -16,6 +16,7 @@ from qmp_client.qemu import firmware, tdx_host
 
 if TYPE_CHECKING:
     from qmp_client.lab.config import Config
+    from qmp_client.lab.observer import Observer
     from qmp_client.lab.service import Service
 
 
@@ -67,14 +68,26 @@ def command(
     agent = Agent(check_name("--lab", lab), check_name("--pool", pool), host_name(host), load(config_file))
     _check_host(agent.config, config_file)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    store = Store(state or _state_folder() / f"{agent.lab}-{agent.host}.sqlite")
+    path = state or _state_folder() / f"{agent.lab}-{agent.host}.sqlite"
+    store = Store(path)
     try:
         from qmp_client.lab.service import Service  # noqa: PLC0415
 
-        _run(lambda: Service(agent, store, address))
+        observer = _observer(agent.config, path)
+        _run(lambda: Service(agent, store, address, observer))
     finally:
         store.close()
     return 0
+
+
+def _observer(config: Config, store: Path) -> Observer:
+    from qmp_client.lab.observer import Observer  # noqa: PLC0415
+
+    if config.metrics is None:
+        return Observer()
+    from qmp_client.lab.metrics import Metrics  # noqa: PLC0415
+
+    return Metrics(config.metrics.listen, store)
 
 
 def _run(make: Callable[[], Service]) -> None:

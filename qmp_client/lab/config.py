@@ -39,6 +39,13 @@ class Drifting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="
     """Besides once when it starts."""
 
 
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """Where Prometheus finds the agent."""
+
+    listen: Annotated[str, Meta(pattern=r"^[0-9A-Za-z.:\[\]-]*:[0-9]{1,5}$(?!\n)")]
+    """ADDRESS:PORT."""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """One host. Of each list the first is taken by a job that names none."""
 
@@ -56,6 +63,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     """Words that QEMU's command line may get more, by the names that jobs call them by."""
     limits: Limits = Limits()
     drift: Drifting = Drifting()
+    metrics: Metrics | None = None
     result_hours: Annotated[float, Meta(gt=0, le=1000)] = 24
     """How long the broker keeps a result for those who come late."""
 

@@ -15,7 +15,8 @@ import msgspec
 
 from qmp_client.lab.admission import admit
 from qmp_client.lab.letters import Agent
-from qmp_client.lab.store import Accepted, Store
+from qmp_client.lab.observer import Observer
+from qmp_client.lab.store import Accepted, Letter, Store
 from qmp_client.lab.wire import Job, Outcome, Result, State, encode
 from qmp_client.lab.worker import Answer, Order
 
@@ -32,12 +33,13 @@ Work = Callable[[Order], Awaitable[Answer]]
 class Runner:
     """Takes jobs from the store in the order of their acceptance and stores what became of them."""
 
-    def __init__(self, agent: Agent, store: Store, spoken: Callable[[], None], work: Work) -> None:
+    def __init__(self, agent: Agent, store: Store, spoken: Callable[[], None], work: Work, observer: Observer) -> None:
         """``spoken`` is called when there is something new in the outbox; ``work`` does one job."""
         self._agent = agent
         self._store = store
         self._spoken = spoken
         self._do = work
+        self._observer = observer
         self._arrived = asyncio.Event()
         self.running: set[str] = set()
         """The ids of the jobs that run now."""
@@ -55,6 +57,7 @@ class Runner:
                 for accepted in self._store.unfinished(slots + len(self.running)):
                     if len(self.running) < slots and accepted.job.id not in self.running:
                         self.running.add(accepted.job.id)
+                        self._observer.began(len(self.running))
                         group.create_task(self._run(accepted))
                 await self._arrived.wait()
 
@@ -82,13 +85,15 @@ class Runner:
                 store.begin(job.id, agent.progress(accepted, State.RUNNING))
                 self._spoken()
                 result = await self._work(job)
-            letters, baseline = agent.result(accepted, result), None
+            letters, alarm, baseline = agent.result(accepted, result), list[Letter](), None
             if result.outcome is Outcome.MEASURED and self._is_measurement(job):
                 baseline = (agent.pool, job.cpu)
-                letters += agent.drifted(job, store.measured(*baseline), result)
-            store.finish(result, letters, baseline)
+                alarm = agent.drifted(job, store.measured(*baseline), result)
+            if store.finish(result, [*letters, *alarm], baseline):
+                self._observer.ended(result, drifted=bool(alarm))
         finally:
             self.running.discard(job.id)
+            self._observer.began(len(self.running))
         self._spoken()
         self.arrived()
 

@@ -19,6 +19,7 @@ from qmp_client.lab import topics
 from qmp_client.lab.admission import Refusal, admit, check_reply
 from qmp_client.lab.broker import PATIENCE, Address, Connection, NotTaken, reply_to
 from qmp_client.lab.letters import Agent
+from qmp_client.lab.observer import Observer
 from qmp_client.lab.runner import Runner, Work, ask_worker
 from qmp_client.lab.store import Accepted, Arrival, Letter, Store
 from qmp_client.lab.wire import Delivered, Drain, Message, State, Status
@@ -43,7 +44,9 @@ M = TypeVar("M", bound=Message)
 class Service:
     """One agent. It works without a broker too: accepted jobs are run and their results wait in the store."""
 
-    def __init__(self, agent: Agent, store: Store, broker: Address, work: Work = ask_worker) -> None:
+    def __init__(
+        self, agent: Agent, store: Store, broker: Address, observer: Observer, work: Work = ask_worker
+    ) -> None:
         self._agent = agent
         self._store = store
         self._broker = broker
@@ -52,7 +55,8 @@ class Service:
         self._draining = asyncio.Event()
         """Set when the wish to drain may have changed."""
         self._stopping = asyncio.Event()
-        self._runner = Runner(agent, store, self._spoken.set, work)
+        self._runner = Runner(agent, store, self._spoken.set, work, observer)
+        self._observer = observer
 
     def stop(self) -> None:
         """End in order: jobs that run are stopped and stay in the store."""
@@ -77,10 +81,12 @@ class Service:
                 async with self._connection() as connection:
                     LOG.info("connected to %s:%d", self._broker.host, self._broker.port)
                     pause = FIRST_PAUSE
+                    self._observer.connected(True)
                     await self._converse(connection)
             except* (MqttError, TimeoutError) as group:
                 for error in _each(group):
                     LOG.warning("broker %s:%d: %s", self._broker.host, self._broker.port, error)
+            self._observer.connected(False)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # so that agents do not come back all at once
             pause = min(2 * pause, LONGEST_PAUSE)
 

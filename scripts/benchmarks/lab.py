@@ -126,7 +126,9 @@ def agents(count: int, folder: Path, broker: Address, work: Work) -> Iterator[li
             with suppress(BaseException):
                 host = f"host-{number}"
                 asyncio.run(
-                    Service(Agent(LAB, POOL, host, CONFIG), Store(folder / f"{host}.sqlite"), broker, work).run()
+                    Service(
+                        Agent(LAB, POOL, host, CONFIG), Store(folder / f"{host}.sqlite"), broker, Observer(), work
+                    ).run()
                 )
             os._exit(0)
         pids.append(pid)
