@@ -36,6 +36,7 @@ from qmp_client.lab import topics
 from qmp_client.lab.broker import Address, Connection
 from qmp_client.lab.config import parse
 from qmp_client.lab.letters import Agent
+from qmp_client.lab.observer import Observer
 from qmp_client.lab.runner import Work
 from qmp_client.lab.service import Service
 from qmp_client.lab.store import Letter, Store
@@ -125,11 +126,9 @@ def agents(count: int, folder: Path, broker: Address, work: Work) -> Iterator[li
         if pid == 0:
             with suppress(BaseException):
                 host = f"host-{number}"
-                asyncio.run(
-                    Service(
-                        Agent(LAB, POOL, host, CONFIG), Store(folder / f"{host}.sqlite"), broker, Observer(), work
-                    ).run()
-                )
+                store = Store(folder / f"{host}.sqlite")
+                agent = Agent(LAB, POOL, host, CONFIG)
+                asyncio.run(Service(agent, store, broker, Observer(), work).run())
             os._exit(0)
         pids.append(pid)
     try:
@@ -198,7 +197,7 @@ def memory(pid: int, *kinds: str) -> float:
     """MiB of a process by kinds of /proc/PID/smaps_rollup."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-    return sum(sizes[kind] for kind in kinds) / 1024
+    return float(sum(sizes[kind] for kind in kinds)) / 1024
 
 
 async def measure(name: str, count: int, jobs: int, folder: Path) -> Figures:
