@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shlex
@@ -17,7 +18,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from qmp_client.qemu.spawn import PR_SET_PDEATHSIG
+
 PROGRAM = [sys.executable, "-m", "qmp_client.cli.entry"]
+LIBC = ctypes.CDLL(None)
 PATIENCE = 120.0
 """Seconds after which something that should have happened is taken for lost."""
 BEFORE, AFTER = "1.5.01", "1.5.05"
@@ -34,6 +38,11 @@ built = "{qemu}"
 """
 
 
+def die_with_us() -> None:
+    """Let the kernel end this process with the demo: Ctrl-C may come between its start and our knowing of it."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 def heading(text: str) -> None:
     """Begin a step."""
     print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n== {text}", flush=True)
@@ -42,13 +51,13 @@ def heading(text: str) -> None:
 def run(*words: str) -> None:
     """Show a command and run it."""
     print(f"$ tdx-cpuid {shlex.join(words)}", flush=True)
-    subprocess.run([*PROGRAM, *words], check=False)
+    subprocess.run([*PROGRAM, *words], check=False, preexec_fn=die_with_us)
 
 
 @contextmanager
 def started(command: list[str], **how: Any) -> Iterator[subprocess.Popen[str]]:
     """Run a process until the end of the block."""
-    process = subprocess.Popen(command, text=True, **how)
+    process = subprocess.Popen(command, text=True, preexec_fn=die_with_us, **how)  # noqa: PLW1509
     try:
         yield process
     finally:

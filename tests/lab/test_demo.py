@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.lab.processes import PATIENCE
@@ -21,6 +22,14 @@ def environment(qemu: Path, firmware: Path, folder: Path) -> dict[str, str]:
 
 
 def left_in(folder: Path) -> list[str]:
+    """What is left once those that are ending have ended."""
+    give_up = time.monotonic() + PATIENCE
+    while (left := _left_in(folder)) and time.monotonic() < give_up:
+        time.sleep(0.05)
+    return left
+
+
+def _left_in(folder: Path) -> list[str]:
     """Files in the folder, and processes that were started with it as their place for temporary files."""
     mark = f"TMPDIR={folder}".encode()
     found = [str(path) for path in folder.iterdir()]
