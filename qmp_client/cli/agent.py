@@ -112,6 +112,9 @@ def _check_host(config: Config, config_file: Path) -> None:
         if shutil.which(path) is None:
             raise UsageError(f"{config_file}: `qemu.{name}`: {path} is not a program that can be run")
     firmware.check(Path(config.firmware))
+    for name, path in config.boot.disks.items() if config.boot else ():
+        if not os.access(path, os.R_OK) or not Path(path).is_file():
+            raise UsageError(f"{config_file}: `boot.disks.{name}`: {path} is not a file that can be read")
     for module in config.modules:
         a_module(module)
     for platform in config.platforms:

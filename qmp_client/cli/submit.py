@@ -15,6 +15,7 @@ from qmp_client.errors import MissingError, QemuError, UsageError
 if TYPE_CHECKING:
     from qmp_client.lab.ledger import Ledger
     from qmp_client.lab.submission import Submission
+    from qmp_client.lab.wire import Boot
     from qmp_client.report.policy import Policy
 
 EXAMPLES = """
@@ -23,6 +24,7 @@ Examples:
   tdx-cpuid submit --broker mqtt://localhost --pool emr --cpu host,-avx512f
   tdx-cpuid submit --pool emr --cpu host --cpu SapphireRapids --module 1.5.05 --module 2.0.18 --html grid.html
   tdx-cpuid submit --pool emr --file grid.toml --no-wait
+  tdx-cpuid submit --pool emr --boot debian --until 'login:'       (start the guest, too)
   tdx-cpuid submit --result job-5c1e9a --format json
 """
 MANY = "repeatable"
@@ -40,6 +42,15 @@ MANY = "repeatable"
 @click.option("--qemu", multiple=True, help=f"A QEMU of the host's list, by name; {MANY}.  [default: its first]")
 @click.option("--smp", multiple=True, help=f"How many vCPUs; {MANY}.  [default: 1]")
 @click.option("--option", "options", multiple=True, help="QEMU options of the host's list, by name; repeatable.")
+@click.option(
+    "--boot", "disk", metavar="DISK", help="Boot a guest from this disk of the host's list ('' for its first)."
+)
+@click.option("--until", "pattern", help="The guest is up when a line of its console matches this regular expression.")
+@click.option("--until-agent", "guest_agent", is_flag=True, help="The guest is up when its QEMU agent answers.")
+@click.option(
+    "--boot-seconds", type=click.FloatRange(min=0, min_open=True), help="For it to be up.  [default: the host's limit]"
+)
+@click.option("--console", type=click.Path(path_type=Path), help="Write the guest's console; for one job.")
 @click.option("--choose", help="model, maximal or minimal.  [default: model]")
 @click.option("--id", "name", help="The job's id; several jobs are called ID-1, ID-2, ...  [default: a new one]")
 @click.option("--result", "wanted", multiple=True, help="Send nothing; get the result of this job. Repeatable.")
@@ -66,6 +77,11 @@ def command(
     qemu: tuple[str, ...],
     smp: tuple[str, ...],
     options: tuple[str, ...],
+    disk: str | None,
+    pattern: str | None,
+    guest_agent: bool,
+    boot_seconds: float | None,
+    console: Path | None,
     choose: str | None,
     name: str | None,
     wanted: tuple[str, ...],
@@ -80,6 +96,8 @@ def command(
 
     A job goes to one host of the pool; the broker picks it. Ctrl-C leaves the jobs running.
 
+    With --boot the guest is started as well: on hardware in the TD, on a simulated host in plain emulation.
+
     Exit status 1 when a TD does not meet the policy, 2 when a job was rejected, 4 when one failed.
     """
     from qmp_client.lab import wanted as grid  # noqa: PLC0415
@@ -92,17 +110,22 @@ def command(
     check_name("--lab", lab)
     axes = {"cpu": cpu, "machine": machine, "module": module, "platform": platform, "qemu": qemu, "smp": smp}
     if wanted:
-        if pool or host or grid_file or any(axes.values()) or options or choose or name or not wait:
-            raise UsageError("--result only fetches: it goes with --timeout, --fail-on, --format, --html and --junit")
+        if pool or host or grid_file or any(axes.values()) or options or disk is not None or choose or name or not wait:
+            raise UsageError(
+                "--result only fetches: it goes with --timeout, --fail-on, --format, --html, --junit and --console"
+            )
         for one in wanted:
             check_name("--result", one)
         topic, jobs = "", []
     else:
         axes, choose, fail_on = _with_file(grid_file, axes, choose, fail_on)
         topic = _topic(lab, pool, host)
-        jobs = grid.jobs(axes, choose, check_name("--id", name) if name else f"job-{_token()}", options)
+        guest = _boot(disk, pattern, boot_seconds, guest_agent=guest_agent)
+        jobs = grid.jobs(axes, choose, check_name("--id", name) if name else f"job-{_token()}", options, guest)
     judged = policy.parse(policy.DEFAULT if fail_on is None else fail_on)
     ledger = Ledger(jobs, wanted)
+    if console and (len(ledger.ids) != 1 or not wait):
+        raise UsageError("--console goes with one job that is waited for; --format json has the consoles of all")
     submission = Submission(address, lab, topic, ledger, lambda text: click.echo(text, err=True))
     if not wait:
         left = _run_once(submission)
@@ -118,7 +141,20 @@ def command(
     except KeyboardInterrupt:
         _say_how_to_come_back(ledger)
         raise
-    return _conclude(ledger, judged, form, time.monotonic() - started, html, junit)
+    return _conclude(ledger, judged, form, time.monotonic() - started, html, junit, console)
+
+
+def _boot(disk: str | None, pattern: str | None, seconds: float | None, *, guest_agent: bool) -> Boot | None:
+    """The guest to boot, if any. Raises UsageError for half a wish."""
+    if disk is None:
+        if pattern is not None or guest_agent or seconds is not None:
+            raise UsageError("--until, --until-agent and --boot-seconds are about a guest: --boot DISK names it")
+        return None
+    if not pattern and not guest_agent:
+        raise UsageError("--boot: what tells that the guest is up? --until PATTERN, --until-agent, or both")
+    from qmp_client.lab.wire import Boot  # noqa: PLC0415
+
+    return Boot(disk=disk, pattern=pattern or "", guest_agent=guest_agent, seconds=seconds)
 
 
 def _with_file(
@@ -194,7 +230,15 @@ def _say_how_to_come_back(ledger: Ledger) -> None:
         click.echo(f"{len(left)} jobs go on; `tdx-cpuid submit {names}` gets what becomes of them", err=True)
 
 
-def _conclude(ledger: Ledger, judged: Policy, form: str, seconds: float, html: Path | None, junit: Path | None) -> int:
+def _conclude(
+    ledger: Ledger,
+    judged: Policy,
+    form: str,
+    seconds: float,
+    html: Path | None,
+    junit: Path | None,
+    console: Path | None,
+) -> int:
     from qmp_client.cli.grid import write  # noqa: PLC0415
     from qmp_client.lab.wanted import as_cell  # noqa: PLC0415
     from qmp_client.matrix.run import Outcome  # noqa: PLC0415
@@ -214,6 +258,8 @@ def _conclude(ledger: Ledger, judged: Policy, form: str, seconds: float, html: P
         from qmp_client.matrix.junit import render as render_junit  # noqa: PLC0415
 
         write(junit, render_junit(cells, judged))
+    if console and ended and ended[0].boot:
+        write(console, ended[0].boot.console)
     if form == "json":
         from qmp_client.lab.wire import encode  # noqa: PLC0415
 
@@ -224,6 +270,10 @@ def _conclude(ledger: Ledger, judged: Policy, form: str, seconds: float, html: P
 
         click.echo(f"{ended[0].job} on {ended[0].host}, {ended[0].kvm} TDX, {ended[0].seconds:.1f} s")
         show(ended[0].report, criteria, console_for(sys.stdout))
+        if ended[0].boot:
+            from qmp_client.boot.show import sentence  # noqa: PLC0415
+
+            click.echo(sentence(ended[0].boot))
     elif cells:
         from qmp_client.matrix.show import show as show_grid  # noqa: PLC0415
 

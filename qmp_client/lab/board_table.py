@@ -15,7 +15,7 @@ from qmp_client.lab.wire import Change
 
 STATES = {"online": "green", "draining": "yellow", "drained": "yellow", "offline": "red"}
 OUTCOMES = {"measured": "green", "failed": "red", "running": "cyan"}
-HOST_TITLES = ("host", "pool", "state", "running", "waiting", "TDX", "QEMU", "vCPUs")
+HOST_TITLES = ("host", "pool", "state", "running", "waiting", "TDX", "QEMU", "vCPUs", "disks")
 MOST = 3
 """How many changed fields a drift event names."""
 
@@ -57,6 +57,7 @@ def _host(one: tuple[str, Host]) -> Sequence[str | Text]:
         f"{can.kvm} {' '.join(can.modules)}".rstrip() if can else "",
         " ".join(can.qemu) if can else "",
         f"<= {can.max_vcpus}" if can else "",
+        " ".join(can.disks) if can else "",
     )
 
 

@@ -39,6 +39,20 @@ class Drifting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="
     """Besides once when it starts."""
 
 
+class Booting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """Guests that jobs may boot."""
+
+    disks: Annotated[dict[Name, str], Meta(min_length=1)]
+    """Raw or qcow2 images by the names that jobs call them by. They stay as they are."""
+    seconds: Annotated[float, Meta(gt=0)] = 300
+    """The most that a guest may take until it is up, besides ``limits.seconds`` for the negotiation."""
+    shutdown_seconds: Annotated[float, Meta(gt=0)] = 30
+    """For a guest to switch itself off when it is asked to."""
+    memory_mib: Annotated[int, Meta(ge=64)] = 1024
+    console_kib: Annotated[int, Meta(ge=1, le=1024)] = 64
+    """How much of a guest's console is kept: the last part."""
+
+
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """Where Prometheus finds the agent."""
 
@@ -63,6 +77,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     """Words that QEMU's command line may get more, by the names that jobs call them by."""
     limits: Limits = Limits()
     drift: Drifting = Drifting()
+    boot: Booting | None = None
+    """Without it, no guest is booted."""
     metrics: Metrics | None = None
     result_hours: Annotated[float, Meta(gt=0, le=1000)] = 24
     """How long the broker keeps a result for those who come late."""

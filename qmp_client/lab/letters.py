@@ -120,6 +120,7 @@ class Agent(NamedTuple):
             modules=config.modules,
             platforms=config.platforms,
             options=tuple(config.options),
+            disks=tuple(config.boot.disks) if config.boot else (),
             jobs_at_once=config.limits.jobs_at_once,
             max_vcpus=config.limits.max_vcpus,
         )

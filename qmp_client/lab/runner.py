@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import msgspec
 
+from qmp_client.boot.model import Wish
 from qmp_client.lab.admission import admit
 from qmp_client.lab.letters import Agent
 from qmp_client.lab.observer import Observer
@@ -103,6 +104,7 @@ class Runner:
             allowed = admit(encode(job), agent.config)  # the configuration may be another than when it was accepted
         except ValueError as error:
             return agent.ended(job.id, Outcome.FAILED, 0, f"no longer accepted here: {error}")
+        guest = self._guest(allowed)
         order = Order(
             allowed,
             agent.config.qemu[allowed.qemu],
@@ -112,16 +114,33 @@ class Runner:
             limits.memory_mib,
             limits.seconds,
             os.getpid(),
+            guest,
         )
+        allotted = limits.seconds + (guest.seconds + guest.shutdown_seconds if guest else 0)
         started = time.monotonic()
         try:
-            async with asyncio.timeout(limits.seconds):
+            async with asyncio.timeout(allotted):
                 answer = await self._do(order)
         except TimeoutError:
-            answer = Answer(None, None, f"not done after {limits.seconds:g} s, which is this host's limit")
+            answer = Answer(None, None, f"not done after {allotted:g} s, which is this host's limit")
         seconds = time.monotonic() - started
-        result = agent.ended(job.id, Outcome.MEASURED if answer.report else Outcome.FAILED, seconds, answer.error)
-        return msgspec.structs.replace(result, report=answer.report, versions=answer.versions)
+        result = agent.ended(job.id, Outcome.FAILED if answer.error else Outcome.MEASURED, seconds, answer.error)
+        return msgspec.structs.replace(result, report=answer.report, versions=answer.versions, boot=answer.boot)
+
+    def _guest(self, job: Job) -> Wish | None:
+        """The guest that an admitted job boots, with its names resolved."""
+        limits = self._agent.config.boot
+        if job.boot is None or limits is None:
+            return None
+        return Wish(
+            disk=limits.disks[job.boot.disk],
+            pattern=job.boot.pattern,
+            guest_agent=job.boot.guest_agent,
+            seconds=job.boot.seconds or limits.seconds,
+            shutdown_seconds=limits.shutdown_seconds,
+            memory_mib=limits.memory_mib,
+            console_kib=limits.console_kib,
+        )
 
     def _measurement(self, cpu: str) -> Job:
         """The job that shows what guests with this ``-cpu`` see: everything else as this host has it."""

@@ -11,7 +11,7 @@ from itertools import product
 import msgspec
 
 from qmp_client.errors import UsageError
-from qmp_client.lab.wire import Job, Result
+from qmp_client.lab.wire import Boot, Job, Outcome, Result
 from qmp_client.matrix import result as matrix
 from qmp_client.matrix.grid import is_pattern
 from qmp_client.report.policy import Criteria
@@ -20,8 +20,16 @@ AXES = {"module": "module", "platform": "platform", "qemu": "qemu", "smp": "vcpu
 """The axes of a grid, and the field of a job that each one is."""
 
 
-def jobs(axes: Mapping[str, tuple[str, ...]], choose: str, name: str, options: tuple[str, ...] = ()) -> list[Job]:
-    """The jobs of a grid: one is called ``name``, several ``name-1``, ``name-2`` and so on. All have the options.
+def jobs(
+    axes: Mapping[str, tuple[str, ...]],
+    choose: str,
+    name: str,
+    options: tuple[str, ...] = (),
+    boot: Boot | None = None,
+) -> list[Job]:
+    """The jobs of a grid: one is called ``name``, several ``name-1``, ``name-2`` and so on.
+
+    All have the options, and boot the same guest.
 
     Raises UsageError for an axis that a lab has not, a pattern, and what the schema of a job does not allow.
     """
@@ -34,11 +42,13 @@ def jobs(axes: Mapping[str, tuple[str, ...]], choose: str, name: str, options: t
                 f"--{axis} {found[0]}: only a host knows what it has, so a job names one thing",
                 hint="`tdx-cpuid watch --once --format json` shows what each host's jobs may choose",
             )
+    guest = msgspec.to_builtins(boot)  # so that it is checked with the rest
     given = {AXES[axis]: tuple(dict.fromkeys(words)) for axis, words in axes.items() if words}
     cells = [dict(zip(given, words, strict=True)) for words in product(*given.values())]
     ids = [name] if len(cells) == 1 else [f"{name}-{number}" for number in range(1, len(cells) + 1)]
     return [
-        _job({"id": job, "choose": choose, "options": options, **cell}) for job, cell in zip(ids, cells, strict=True)
+        _job({"id": job, "choose": choose, "options": options, "boot": guest, **cell})
+        for job, cell in zip(ids, cells, strict=True)
     ]
 
 
@@ -52,7 +62,7 @@ def _job(fields: Mapping[str, object]) -> Job:
 def as_cell(job: Job | None, ended: Result, criteria: Criteria) -> matrix.Result:
     """What became of a job, as the cell of a matrix: for the same tables, pages and exit statuses."""
     report = ended.report
-    if report is None:
+    if report is None or ended.outcome is Outcome.FAILED:
         asked = job or Job(id=ended.job)
         cell = matrix.Cell(asked.cpu, asked.machine, asked.module, asked.platform, asked.qemu, str(asked.vcpus))
         return matrix.Result(cell, ended.seconds, None, f"{ended.host}: {ended.reason}", 4)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from qmp_client.boot.model import Booted
 from qmp_client.report.model import Report
 
 JOB_LIMIT = 8 << 10
@@ -31,6 +32,18 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="k
     """What all messages have in common: a field that nobody knows is an error."""
 
 
+class Boot(Message, frozen=True, kw_only=True):
+    """Start the guest from a disk, too, and wait until it is up: until all that is named here has come."""
+
+    disk: NameOrNone = ""
+    pattern: Annotated[str, Meta(max_length=256)] = ""
+    """A regular expression (Python's) that one line of the serial console has to match."""
+    guest_agent: bool = False
+    """Whether the guest's QEMU agent has to answer."""
+    seconds: Annotated[float, Meta(gt=0)] | None = None
+    """For the guest to be up, from its first instruction; not more than the host allows, which is the default."""
+
+
 class Job(Message, frozen=True, kw_only=True, tag_field="schema", tag="tdx-cpuid/lab/job/1"):
     """One TD to negotiate. An empty name means: the first one in the agent's list."""
 
@@ -44,6 +57,7 @@ class Job(Message, frozen=True, kw_only=True, tag_field="schema", tag="tdx-cpuid
     module: NameOrNone = ""
     platform: NameOrNone = ""
     options: Annotated[tuple[Name, ...], Meta(max_length=16, description="Names of options in the agent's file.")] = ()
+    boot: Boot | None = None
 
 
 class Versions(Message, frozen=True, kw_only=True):
@@ -99,10 +113,11 @@ class Result(Message, frozen=True, kw_only=True, tag_field="schema", tag="tdx-cp
     at: float
     """When it ended, in seconds since 1970 by the host's clock. For people: nothing is ordered by it."""
     reason: str = ""
-    """Why there is no report."""
+    """Why it failed."""
     kvm: Literal["simulated", "hardware"]
     versions: Versions | None = None
     report: Report | None = None
+    boot: Booted | None = None
 
 
 class Rejection(Message, frozen=True, kw_only=True, tag_field="schema", tag="tdx-cpuid/lab/rejection/1"):
@@ -140,6 +155,8 @@ class Capabilities(Message, frozen=True, kw_only=True, tag_field="schema", tag="
     modules: tuple[str, ...]
     platforms: tuple[str, ...]
     options: tuple[str, ...]
+    disks: tuple[str, ...] = ()
+    """Empty where no guests are booted."""
     jobs_at_once: int
     max_vcpus: int
 

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import msgspec
 
+from qmp_client.boot.model import Booted, Wish
+from qmp_client.boot.td import negotiate_and_boot
 from qmp_client.errors import TdxCpuidError
 from qmp_client.lab.wire import Job, Versions
 from qmp_client.negotiation.run import negotiate
@@ -42,14 +44,16 @@ class Order(msgspec.Struct):
     """Seconds for each step."""
     parent: int
     """The agent's process id: without it, nobody waits for an answer."""
+    boot: Wish | None = None
 
 
 class Answer(msgspec.Struct):
-    """A report, or why there is none."""
+    """A report, or why there is none, or why the guest is not up."""
 
     report: Report | None
     versions: Versions | None
     error: str = ""
+    boot: Booted | None = None
 
 
 def main() -> int:
@@ -68,14 +72,20 @@ async def _work(order: Order) -> Answer:
     job = order.job
     machine = Machine(Path(order.qemu), Path(order.firmware), cpu=job.cpu, smp=str(job.vcpus), machine=job.machine)
     simulation = Simulation(job.module, job.platform) if order.simulated else None
+    booted = None
     try:
         wish = understand(job.choose, None, None)
-        child = spawn(lambda monitor: [*arguments(machine, monitor), *order.options], simulation)
-        report = await negotiate(child, machine, wish, simulation, order.timeout)
+        if order.boot:
+            report, booted = await negotiate_and_boot(
+                machine, wish, simulation, order.boot, order.options, order.timeout
+            )
+        else:
+            child = spawn(lambda monitor: [*arguments(machine, monitor), *order.options], simulation)
+            report = await negotiate(child, machine, wish, simulation, order.timeout)
     except TdxCpuidError as error:
         said = [f"{error} ({error.hint})" if error.hint else f"{error}", *error.quoted]
         return Answer(None, None, "\n".join(said))
-    return Answer(report, versions(order, report))
+    return Answer(report, versions(order, report), booted.why if booted else "", booted)
 
 
 def versions(order: Order, report: Report) -> Versions:

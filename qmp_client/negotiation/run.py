@@ -6,7 +6,7 @@ The caller starts QEMU (``qmp_client.qemu.spawn``) and hands it over; whatever h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from qmp_client.errors import TdxCpuidError, UsageError
@@ -27,6 +27,10 @@ from qmp_client.report import model
 from qmp_client.report.model import Report
 
 
+async def leave_it_held(_: Session) -> None:
+    """A TD whose guest is not started: its CPUID is decided before the first instruction."""
+
+
 async def negotiate(
     child: Child,
     machine: Machine,
@@ -34,17 +38,20 @@ async def negotiate(
     simulation: Simulation | None,
     timeout: float,
     while_it_ends: Callable[[], None] = lambda: None,
+    with_the_td: Callable[[Session], Awaitable[None]] = leave_it_held,
 ) -> Report:
     """Drive a QEMU that is held in preconfig through the three calls, and reconcile.
 
-    Every step has ``timeout`` seconds. ``while_it_ends`` is called when QEMU has been told to quit: a good time to
-    load what comes next. Raises a TdxCpuidError that says which step failed, with QEMU's last lines.
+    Every step has ``timeout`` seconds. ``with_the_td`` is awaited when everything has been read and the guest could
+    start; ``while_it_ends`` is called when QEMU has been told to quit: a good time to load what comes next. Raises a
+    TdxCpuidError that says which step failed, with QEMU's last lines.
     """
     async with watching(child) as process:
         try:
             async with connect(child.monitor, timeout) as session:
                 if machine.stock or not await session.is_patched():
                     seen = await stock.observe(session, wish)
+                    await with_the_td(session)
                     await _quit(session)
                     await process.ended(timeout)
                     return _stock_report(seen, machine, wish, simulation, process)
@@ -56,6 +63,7 @@ async def negotiate(
                 await conversation.leave_preconfig()
                 vcpus = await conversation.read_back()
                 version = session.qemu_version
+                await with_the_td(session)
                 await _quit(session)
         except (SessionLost, Refused) as error:
             raise await _with_ending(error, process, machine) from error

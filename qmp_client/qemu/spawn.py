@@ -40,8 +40,12 @@ class Child(NamedTuple):
     """An anonymous file into which the simulation, if there is one, writes what it served, as JSON."""
 
 
-def spawn(arguments: Callable[[int], Sequence[str]], simulation: Simulation | None) -> Child:
+def spawn(
+    arguments: Callable[[int], Sequence[str]], simulation: Simulation | None, inherited: Sequence[socket.socket] = ()
+) -> Child:
     """Start QEMU; ``arguments`` makes its command line from the number of the monitor's descriptor.
+
+    QEMU gets the ``inherited`` sockets, too, under the numbers that they have here.
 
     The child has a session of its own, so that Ctrl-C reaches only this process, which then stops the child in
     order; and it dies with this process, however that ends.
@@ -55,8 +59,10 @@ def spawn(arguments: Callable[[int], Sequence[str]], simulation: Simulation | No
             ours.close()
             _become_child(parent, stderr)
             argv = list(arguments(theirs.fileno()))
-            theirs.set_inheritable(True)
-            os._exit(_simulated(simulation, argv, record, theirs.fileno()) if simulation else _on_hardware(argv))
+            passed = [one.fileno() for one in (theirs, *inherited)]
+            for number in passed:
+                os.set_inheritable(number, True)
+            os._exit(_simulated(simulation, argv, record, passed) if simulation else _on_hardware(argv))
         except BaseException as error:  # nothing may return into the caller's stack twice
             os.write(2, f"{type(error).__name__}: {error}\n".encode())
         finally:
@@ -84,7 +90,7 @@ def _on_hardware(argv: list[str]) -> int:
     return 127
 
 
-def _simulated(simulation: Simulation, argv: list[str], record: int, monitor: int) -> int:
+def _simulated(simulation: Simulation, argv: list[str], record: int, passed: Sequence[int]) -> int:
     from plugin.kvm.launch import supervise  # noqa: PLC0415  only a simulated run needs it
 
     return supervise(
@@ -93,6 +99,6 @@ def _simulated(simulation: Simulation, argv: list[str], record: int, monitor: in
         argv,
         dialect=simulation.interface,
         faults=simulation.faults,
-        pass_fds=(monitor,),
+        pass_fds=passed,
         record_fd=record,
     )

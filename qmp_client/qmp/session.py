@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
-from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, QMPClient, QMPError
+from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, QMPClient, QMPError, Runstate
 
 from qmp_client.errors import MissingError, QemuError
 from qmp_client.qmp.wire import ConfigCpuid, CpuFast, Entry, FeatureWord, RequestedCpuid, VcpuCpuid
@@ -89,6 +89,28 @@ class Session:
                 if command in NEEDED
                 else "",
             ) from error
+
+    async def until_shutdown(self) -> str:
+        """Wait until the guest has ended; return why in QEMU's word (``ShutdownCause``), such as ``guest-shutdown``.
+
+        Empty when QEMU ended without a word.
+        """
+        gone = asyncio.create_task(self._hung_up())
+        try:
+            while True:
+                event = asyncio.create_task(self._client.events.get())
+                await asyncio.wait({event, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if not event.done():
+                    event.cancel()
+                    return ""
+                if event.result()["event"] == "SHUTDOWN":
+                    return str(msgspec.convert(event.result().get("data", {}), dict[str, Any]).get("reason", ""))
+        finally:
+            gone.cancel()
+
+    async def _hung_up(self) -> None:
+        while self._client.runstate is Runstate.RUNNING:
+            await self._client.runstate_changed()
 
     async def is_patched(self) -> bool:
         """Whether this QEMU has the project's commands."""

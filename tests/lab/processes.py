@@ -23,7 +23,7 @@ from aiomqtt import MqttError
 from qmp_client.lab import topics
 from qmp_client.lab.broker import Address, Connection
 from qmp_client.lab.store import Letter
-from qmp_client.lab.wire import Job, Message, encode, schema_of
+from qmp_client.lab.wire import Job, Message, Status, encode, schema_of
 from qmp_client.qemu import firmware
 from qmp_client.qemu.locate import find_qemu
 
@@ -128,7 +128,9 @@ class AgentProcess:
 
 def _toml(data: dict[str, Any], table: str = "") -> str:
     plain = [f"{key} = {json.dumps(value)}" for key, value in data.items() if not isinstance(value, dict)]
-    tables = [f"[{table}{key}]\n{_toml(value)}" for key, value in data.items() if isinstance(value, dict)]
+    tables = [
+        f"[{table}{key}]\n{_toml(value, f'{table}{key}.')}" for key, value in data.items() if isinstance(value, dict)
+    ]
     return "\n".join([*plain, *tables])
 
 
@@ -182,3 +184,8 @@ async def listening(address: Address, *filters: str) -> AsyncIterator[Listener]:
             task.cancel()
             with suppress(asyncio.CancelledError, MqttError):
                 await task
+
+
+async def online(listener: Listener, host: str = "alpha") -> None:
+    """Wait until the agent takes jobs."""
+    await listener.message(topics.status(LAB, host), Status, lambda status: status.state == "online")

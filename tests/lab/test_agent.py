@@ -27,7 +27,7 @@ from qmp_client.lab.wire import (
     schema_of,
 )
 from tests.lab.conftest import Start
-from tests.lab.processes import LAB, AgentProcess, Broker, Listener, listening
+from tests.lab.processes import LAB, AgentProcess, Broker, Listener, listening, online
 
 REPLY = topics.reply(LAB, "me")
 
@@ -39,10 +39,6 @@ def stored(agent: AgentProcess, query: str) -> list[tuple[str | int, ...]]:
 
 async def result(listener: Listener, job: str) -> Result:
     return await listener.message(topics.result(LAB, job), Result)
-
-
-async def online(listener: Listener, host: str = "alpha") -> None:
-    await listener.message(topics.status(LAB, host), Status, lambda status: status.state == "online")
 
 
 async def test_a_job_from_its_arrival_to_its_result(broker: Broker, agent: Start) -> None:

@@ -1,0 +1,197 @@
+"""Jobs that boot a guest: accepted, run, told, and nothing of them left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qmp_client.boot.model import Ending
+from qmp_client.lab import topics
+from qmp_client.lab.config import parse
+from qmp_client.lab.wire import Boot, Capabilities, Job, Outcome, Progress, Rejection, Result, State
+from tests.boot.conftest import open_firmware  # noqa: F401  a fixture
+from tests.boot.guest_image import GREETING, Kind, write
+from tests.lab.conftest import Start
+from tests.lab.processes import LAB, PATIENCE, POOL, AgentProcess, Broker, listening, online
+
+
+@pytest.fixture
+def config(open_firmware: Path, tmp_path: Path) -> dict[str, Any]:  # noqa: F811
+    disks = {str(kind): str(write(tmp_path, kind)) for kind in (Kind.POLITE, Kind.DEAF)}
+    return {
+        "firmware": str(open_firmware),
+        "boot": {"seconds": 50, "shutdown-seconds": 1, "memory-mib": 256, "disks": disks},
+    }
+
+
+def submit(broker: Broker, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "qmp_client.cli.entry", "submit", "--broker", broker.url, "--lab", LAB, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=4 * PATIENCE, check=False)
+
+
+async def test_a_boot_job(broker: Broker, agent: Start, config: dict[str, Any]) -> None:
+    agent(**config)
+    async with listening(broker.address) as listener:
+        can = await listener.message(topics.capabilities(LAB, "alpha"), Capabilities)
+        assert can.disks == ("polite", "deaf")
+        await online(listener)
+        await listener.submit(Job(id="up", boot=Boot(pattern=GREETING)))
+        done = await listener.message(topics.result(LAB, "up"), Result)
+        assert done.outcome is Outcome.MEASURED, done.reason
+        assert done.report is not None
+        assert done.boot is not None
+        assert (done.boot.guest, done.boot.up, done.boot.ending) == ("emulated", True, Ending.ORDERLY)
+
+
+async def test_a_guest_that_is_not_up_is_a_failure_with_everything_that_is_known(
+    broker: Broker, agent: Start, config: dict[str, Any]
+) -> None:
+    agent(**config)
+    async with listening(broker.address) as listener:
+        await online(listener)
+        await listener.submit(Job(id="down", boot=Boot(disk="deaf", pattern="login:", seconds=6)))
+        done = await listener.message(topics.result(LAB, "down"), Result)
+        assert done.outcome is Outcome.FAILED
+        assert done.report is not None
+        assert done.boot is not None
+        assert GREETING in done.boot.console
+        assert done.reason == done.boot.why
+        assert "'login:' within 6 s" in done.reason
+
+
+async def test_a_pattern_that_takes_for_ever_ends_with_its_job(
+    broker: Broker, agent: Start, config: dict[str, Any], tmp_path: Path
+) -> None:
+    config["boot"]["disks"] = {"endless": str(write(tmp_path, Kind.DEAF, "a" * 60 + "!"))}
+    config["boot"]["seconds"] = 4
+    agent(**config, limits={"seconds": 4})
+    async with listening(broker.address) as listener:
+        await online(listener)
+        await listener.submit(Job(id="slow", boot=Boot(pattern="^(a+)+$")))
+        done = await listener.message(topics.result(LAB, "slow"), Result)
+        assert (done.outcome, done.reason) == (Outcome.FAILED, "not done after 9 s, which is this host's limit")
+        await nothing_runs(config["firmware"])
+
+
+@pytest.mark.parametrize(
+    ("boot", "reason"),
+    [
+        (Boot(disk="other", pattern="x"), "the disk other is not on this host's list: polite, deaf"),
+        (Boot(), "what tells that the guest is up"),
+        (Boot(pattern="("), "no regular expression: missing )"),
+        (Boot(pattern="x", seconds=51), "51 s to boot; this host waits at most 50"),
+    ],
+)
+async def test_what_a_host_does_not_boot(
+    broker: Broker, agent: Start, config: dict[str, Any], boot: Boot, reason: str
+) -> None:
+    agent(**config)
+    async with listening(broker.address) as listener:
+        await online(listener)
+        await listener.submit(Job(id="no", boot=boot))
+        no = await listener.message(topics.rejected(LAB, "alpha"), Rejection)
+        assert no.job == "no"
+        assert reason in no.reason
+
+
+async def test_a_host_without_disks_boots_nothing(broker: Broker, agent: Start) -> None:
+    agent()
+    async with listening(broker.address) as listener:
+        await online(listener)
+        await listener.submit(Job(id="no", boot=Boot(pattern="x")))
+        no = await listener.message(topics.rejected(LAB, "alpha"), Rejection)
+        assert no.reason == "this host boots no guests: its configuration has no `[boot]`"
+
+
+async def test_an_agent_that_is_killed_takes_its_guest_along_and_boots_it_again(
+    broker: Broker, agent: Start, config: dict[str, Any]
+) -> None:
+    one = agent(**config)
+    async with listening(broker.address) as listener:
+        await online(listener)
+        await listener.submit(Job(id="again", boot=Boot(disk="deaf", pattern=GREETING, seconds=40)))
+        await listener.message(topics.progress(LAB, "again"), Progress, lambda said: said.state is State.RUNNING)
+        await until_a_guest_runs(config["firmware"])
+        one.kill(signal.SIGKILL)
+        await nothing_runs(config["firmware"])
+        one.start()
+        done = await listener.message(topics.result(LAB, "again"), Result)
+        assert done.boot is not None, done.reason
+        assert (done.boot.up, done.boot.ending) == (True, Ending.FORCED)
+    await nothing_runs(config["firmware"])
+
+
+def test_submit_boots(broker: Broker, agent: Start, config: dict[str, Any], tmp_path: Path) -> None:
+    agent(**config)
+    console = tmp_path / "console.txt"
+    words = ("--pool", POOL, "--boot", "polite", "--fail-on", "none")
+    up = submit(broker, *words, "--until", GREETING, "--console", str(console))
+    assert up.returncode == 0, up.stderr
+    said = up.stdout.splitlines()[-1]
+    assert said.startswith("guest, in plain emulation, not in a TD: up after ")
+    assert said.endswith(f" s ({GREETING!r} on its console); it switched itself off when it was asked to")
+    assert console.read_text().splitlines()[-2:] == [GREETING, "bye"]
+    down = submit(broker, *words, "--until", "login:", "--boot-seconds", "5", "--format", "json")
+    assert down.returncode == 4
+    assert json.loads(down.stdout)["boot"]["up"] is False
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--boot", "x"), "what tells that the guest is up? --until PATTERN"),
+        (("--until", "x"), "--boot DISK names it"),
+        (("--boot", "x", "--until", "y", "--cpu", "a", "--cpu", "b", "--console", "c"), "--console goes with one job"),
+        (("--boot", "x y", "--until", "y"), "no job can be made of this"),
+    ],
+)
+def test_half_a_wish(words: tuple[str, ...], sentence: str) -> None:
+    command = [sys.executable, "-m", "qmp_client.cli.entry", "submit", "--broker", "mqtt://127.0.0.1:1"]
+    done = subprocess.run([*command, "--pool", POOL, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, sentence in done.stderr) == (2, True), done.stderr
+
+
+def test_a_disk_that_is_not_there_ends_the_agent(broker: Broker, agent: Start, config: dict[str, Any]) -> None:
+    config["boot"]["disks"]["polite"] = "/nonexistent.img"
+    one: AgentProcess = agent(**config)
+    assert one.wait() == 2
+    assert "`boot.disks.polite`: /nonexistent.img is not a file that can be read" in one.log
+
+
+def test_a_boot_table_without_disks_is_refused() -> None:
+    with pytest.raises(ValueError, match="disks"):
+        parse({"qemu": {"a": "/q"}, "firmware": "f", "boot": {}})
+
+
+def guests(firmware: str) -> list[Path]:
+    """QEMUs in emulation with this image."""
+    found = []
+    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = cmdline.read_bytes().split(b"\0")
+            if os.fsencode(firmware) in words and any(word.startswith(b"tcg") for word in words):
+                found.append(cmdline)
+    return found
+
+
+async def until_a_guest_runs(firmware: str) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not guests(firmware):  # noqa: ASYNC110  another process's child
+            await asyncio.sleep(0.02)
+
+
+async def nothing_runs(firmware: str) -> None:
+    give_up = time.monotonic() + PATIENCE
+    while guests(firmware) and time.monotonic() < give_up:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    assert not guests(firmware)
