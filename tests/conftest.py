@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from qmp_client.qemu.locate import find_qemu
 settings.register_profile("any-machine", deadline=None)
 """How long an example takes says something about the machine's load, and nothing about the code."""
 settings.load_profile("any-machine")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""A shell starts a job in the background with SIGINT ignored, and so would be every program that a test interrupts."""
 
 
 @pytest.fixture(scope="session")

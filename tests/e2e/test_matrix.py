@@ -138,7 +138,7 @@ def start(base: list[str], tmp_path: Path, output: Path) -> tuple[subprocess.Pop
         "--cpu",
         "*Rapids*",
         "--machine",
-        "pc-q35-*",
+        "pc-q35-10.*",
         "--output",
         str(output),
     ]
