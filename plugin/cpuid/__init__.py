@@ -5,6 +5,7 @@ in these terms.
 """
 
 from plugin.cpuid.leaf import (
+    ALL,
     REGISTERS,
     ZERO,
     Bit,
@@ -15,4 +16,4 @@ from plugin.cpuid.leaf import (
     spelled_like,
 )
 
-__all__ = ["REGISTERS", "ZERO", "Bit", "Cpuid", "Leaf", "Register", "Registers", "spelled_like"]
+__all__ = ["ALL", "REGISTERS", "ZERO", "Bit", "Cpuid", "Leaf", "Register", "Registers", "spelled_like"]

@@ -7,10 +7,10 @@ read on first use, never on import.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from plugin.cpuid.leaf import REGISTERS, Bit, Leaf, Register, Registers
+from plugin.cpuid.leaf import ALL, REGISTERS, Bit, Leaf, Register, Registers
 from plugin.typing import NamedTuple
 
 _TABLE = os.path.join(os.path.dirname(__file__), "data", "fields.csv")
@@ -138,22 +138,24 @@ def field_at(bit: Bit) -> Field | None:
     return None
 
 
-def fields_of(leaf: Leaf) -> tuple[Field, ...]:
-    """Cover all 128 bits of a leaf in order; each bit without a name is a field of its own with an empty name."""
-    return tuple(field for register in REGISTERS for field in _cover(leaf, register))
+def fields_of(leaf: Leaf, unnamed: Registers = ALL) -> tuple[Field, ...]:
+    """Cover all 128 bits of a leaf in order; each bit without a name is a field of its own with an empty name.
+
+    Most bits have no name. ``unnamed`` says which of those are wanted.
+    """
+    named = named_fields_of(leaf)
+    return tuple([field for register in REGISTERS for field in _cover(leaf, register, named, unnamed.get(register))])
 
 
-def _cover(leaf: Leaf, register: Register) -> Iterator[Field]:
-    subleaf = None if leaf.subleaf is None else (leaf.subleaf, leaf.subleaf)
-    position = 0
-    named = [field for field in named_fields_of(leaf) if field.register == register]
-    for field in [*named, None]:
-        while position < (32 if field is None else field.low):
-            yield Field(leaf.number, subleaf, register, position, position, "")
-            position += 1
-        if field is not None:
-            yield field
-            position = field.high + 1
+def _cover(leaf: Leaf, register: Register, named: Sequence[Field], unnamed: int) -> list[Field]:
+    fields = [field for field in named if field.register == register]
+    for field in fields:
+        unnamed &= ~field.mask
+    if unnamed:
+        subleaf = None if leaf.subleaf is None else (leaf.subleaf, leaf.subleaf)
+        fields += [Field(leaf.number, subleaf, register, n, n, "") for n in range(32) if unnamed >> n & 1]
+        fields.sort(key=lambda field: field.low)
+    return fields
 
 
 def name_of(bit: Bit) -> str:

@@ -46,7 +46,10 @@ class Leaf(NamedTuple):
 
 
 class Registers(NamedTuple):
-    """The four 32-bit outputs of one leaf, or a mask over them."""
+    """The four 32-bit outputs of one leaf, or a mask over them.
+
+    The operators are written out: a negotiation uses them some thousand times.
+    """
 
     eax: int = 0
     ebx: int = 0
@@ -54,17 +57,17 @@ class Registers(NamedTuple):
     edx: int = 0
 
     def __and__(self, other: Registers) -> Registers:
-        return Registers(*(a & b for a, b in zip(self, other, strict=True)))
+        return Registers(self[0] & other[0], self[1] & other[1], self[2] & other[2], self[3] & other[3])
 
     def __or__(self, other: Registers) -> Registers:
-        return Registers(*(a | b for a, b in zip(self, other, strict=True)))
+        return Registers(self[0] | other[0], self[1] | other[1], self[2] | other[2], self[3] | other[3])
 
     def __xor__(self, other: Registers) -> Registers:
-        return Registers(*(a ^ b for a, b in zip(self, other, strict=True)))
+        return Registers(self[0] ^ other[0], self[1] ^ other[1], self[2] ^ other[2], self[3] ^ other[3])
 
     def without(self, other: Registers) -> Registers:
         """Clear the bits that are set in ``other``."""
-        return Registers(*(a & ~b for a, b in zip(self, other, strict=True)))
+        return Registers(self[0] & ~other[0], self[1] & ~other[1], self[2] & ~other[2], self[3] & ~other[3])
 
     def get(self, register: Register) -> int:
         """Return one register's value by name."""
@@ -77,6 +80,7 @@ class Registers(NamedTuple):
 
 
 ZERO = Registers()
+ALL = Registers(*(0xFFFFFFFF,) * 4)
 
 Cpuid: TypeAlias = Mapping[Leaf, Registers]
 """CPUID of a machine, a TD or a request: leaf to values (or to masks, where a name says so)."""

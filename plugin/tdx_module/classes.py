@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from plugin.cpuid import REGISTERS, Bit, Leaf, Registers
+from plugin.cpuid import ALL, REGISTERS, Bit, Leaf, Registers
 from plugin.tdx_module.cause import Cause
 from plugin.tdx_module.init import init_td
 from plugin.tdx_module.module import ModuleVersion, Row
@@ -29,7 +29,6 @@ CHOOSABLE = (CONFIGURABLE, ALLOW)
 """The classes of bits that the VMM can choose."""
 
 _RULED = ("xfam", "attributes", "module-rule")
-_ONES = Registers(*(0xFFFFFFFF,) * 4)
 _LEVELS = (Registers(1, 2, 0x100), Registers(7, 128, 0x201), *(Registers(ecx=n) for n in range(2, 6)))
 """A topology that any version accepts: two threads, and 64 cores."""
 
@@ -102,7 +101,7 @@ def _class(row: Row, index: int, n: int, nothing: Cause, everything: Cause) -> B
 def _probes(module: ModuleVersion) -> tuple[Td, Td]:
     """Make two TDs without XFAM or ATTRIBUTES features: configured with nothing, and with everything."""
     native: Mapping[Leaf, Registers] = {
-        **dict.fromkeys(module.rows, _ONES),
+        **dict.fromkeys(module.rows, ALL),
         **{Leaf(0x1F, n): level for n, level in enumerate(_LEVELS)},
         Leaf(0xD, 0): Registers(3),
     }

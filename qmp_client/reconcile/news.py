@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from plugin.cpuid import REGISTERS, ZERO, Bit, Cpuid, Leaf, Registers, spelled_like
+from plugin.cpuid import ALL, REGISTERS, ZERO, Bit, Cpuid, Leaf, Registers, spelled_like
 from plugin.cpuid.fields import field_at, name_of, named_fields_of
 from plugin.tdx_module import ModuleVersion
 from qmp_client.reconcile.cause import Evidence
 
 BY_KVM = {Leaf(0x80000008): Registers(eax=0xFF0000)}
 """What KVM offers on its own: the guest physical address width."""
-
-ALL = Registers(*(0xFFFFFFFF,) * 4)
 
 
 def news(evidence: Evidence, known: Sequence[ModuleVersion], hidden: Cpuid, *, whole_offer: bool = True) -> list[str]:

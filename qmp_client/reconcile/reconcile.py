@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from plugin.cpuid import Bit, Cpuid, Leaf, Registers, spelled_like
+from plugin.cpuid import ZERO, Bit, Cpuid, Leaf, Registers, spelled_like
 from plugin.cpuid.fields import Field, fields_of
 from qmp_client.reconcile.cause import Evidence, Judge
 from qmp_client.reconcile.verdict import Line, Verdict
@@ -40,6 +40,8 @@ def differing(first: Cpuid, other: Cpuid, vcpu: int) -> list[Line]:
     """What one vCPU has that vCPU 0 has not, or the reverse."""
     lines = []
     for leaf in sorted(first.keys() | other.keys(), key=lambda leaf: leaf.order):
+        if first.get(leaf) == other.get(leaf):
+            continue
         for field in fields_of(leaf):
             expected, got = _value(first, leaf, field), _value(other, leaf, field)
             if expected != got and not field.dynamic:
@@ -71,12 +73,13 @@ def count(lines: Iterable[Line]) -> dict[str, int]:
 
 def _fields(leaf: Leaf, evidence: Evidence, judge: Judge, named: frozenset[str]) -> Iterator[Line]:
     waits_for = judge.ve_until(leaf)
-    for field in fields_of(leaf):
+    touched = _requested(evidence, leaf) | evidence.actual[leaf]
+    for field in fields_of(leaf, touched):
         by_name = field.qemu_name in named
-        asked = _asked(evidence, leaf, field)
-        got = _value(evidence.actual, leaf, field) or 0
-        if not asked and not got and not by_name:
+        if not touched.get(field.register) & field.mask and not by_name:
             continue
+        asked = _asked(evidence, leaf, field)
+        got = field.extract(evidence.actual[leaf])
         verdict = Verdict.BY_HYPERCALL if waits_for else _verdict(field, asked, got)
         yield _line(
             leaf,
@@ -143,7 +146,7 @@ def _verdict(field: Field, asked: int | None, got: int) -> Verdict:
 
 def _unread(leaf: Leaf, there: Registers, evidence: Evidence, named: frozenset[str]) -> Iterator[Line]:
     """A leaf that the TD has and KVM did not return."""
-    for field in fields_of(leaf):
+    for field in fields_of(leaf, _requested(evidence, leaf) | there):
         by_name = field.qemu_name in named
         asked = _asked(evidence, leaf, field)
         if asked or field.extract(there) or by_name:
@@ -160,7 +163,7 @@ def _unread(leaf: Leaf, there: Registers, evidence: Evidence, named: frozenset[s
 
 
 def _by_hypercall(leaf: Leaf, requested: Registers, named: frozenset[str], *, answers: bool) -> Iterator[Line]:
-    for field in fields_of(leaf):
+    for field in fields_of(leaf, requested):
         asked = field.extract(requested)
         by_name = field.qemu_name in named
         if asked or by_name:
@@ -185,8 +188,13 @@ def _cause(leaf: Leaf, field: Field, differing_bits: int, judge: Judge, evidence
     return ", ".join(causes)
 
 
+def _requested(evidence: Evidence, leaf: Leaf) -> Registers:
+    """What the model asked for, whether or not QEMU passed it on."""
+    return evidence.requested.get(leaf, ZERO) | evidence.dropped.get(leaf, ZERO)
+
+
 def _asked(evidence: Evidence, leaf: Leaf, field: Field) -> int | None:
-    """What the model asked for, whether or not QEMU passed it on; None when the model has no such leaf."""
+    """The field of that; None when the model has no such leaf."""
     built, dropped = _value(evidence.requested, leaf, field), _value(evidence.dropped, leaf, field)
     return None if built is None and dropped is None else (built or 0) | (dropped or 0)
 
