@@ -17,7 +17,9 @@ def main() -> None:
     gc.disable()  # a command is short, and nearly all that it makes while it loads stays
     from qmp_client.cli.program import run  # noqa: PLC0415
 
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    gc.freeze()  # or the interpreter's own last collections go through all of it: longer than a report takes to make
+    sys.exit(status)
 
 
 if __name__ == "__main__":
