@@ -36,8 +36,8 @@ STYLES = {
 def console_for(out: TextIO) -> Console:
     """The console for a stream: colours and its own width on a terminal, plain and wide elsewhere."""
     if out.isatty():
-        return Console(file=out, highlight=False)
-    return Console(file=out, highlight=False, width=PLAIN_WIDTH, color_system=None)
+        return Console(file=out, highlight=False, markup=False, emoji=False)
+    return Console(file=out, highlight=False, markup=False, emoji=False, width=PLAIN_WIDTH, color_system=None)
 
 
 def show(report: Report, criteria: Criteria, console: Console, *, everything: bool = False) -> None:
