@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from plugin.cpuid.fields import all_fields
 from plugin.kvm.launch import load
-from plugin.tdx_module import PlatformRefused, load_module, published_names
+from plugin.tdx_module import PlatformRefused
 from qmp_client.errors import TdxCpuidError, UsageError
 from qmp_client.matrix import journal
 from qmp_client.matrix.inputs import Inputs
@@ -21,6 +20,7 @@ from qmp_client.matrix.pool import Pool
 from qmp_client.matrix.progress import Progress
 from qmp_client.matrix.result import Cell, Result
 from qmp_client.matrix.worker import Work, judge
+from qmp_client.negotiation.outcome import load_tables
 from qmp_client.negotiation.wish import Wish
 from qmp_client.report.policy import Policy
 
@@ -127,8 +127,6 @@ def _load_hosts(cells: Iterable[Cell]) -> Iterator[tuple[tuple[str, str], str]]:
 
 def _load_the_rest() -> None:
     """Read the tables that every report needs, and keep the collector from touching the workers' shared pages."""
-    all_fields()
-    for name in published_names():
-        load_module(name)
+    load_tables()
     gc.collect()
     gc.freeze()

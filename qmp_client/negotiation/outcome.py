@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from plugin.cpuid import ZERO, Cpuid, Leaf
+from plugin.cpuid.fields import all_fields
 from plugin.cpuid.values import signature
-from plugin.kvm.device.tdx import UNSUPPORTED_CPUID
 from plugin.tdx_module import load_module, published_names
 from plugin.tdx_module.names import MIGRATABLE
 from qmp_client.errors import QemuError
@@ -84,7 +84,16 @@ def report_on(
     )
 
 
+def load_tables() -> None:
+    """Read what every report needs, so that it is there when a report is made."""
+    all_fields()
+    for name in published_names():
+        load_module(name)
+
+
 def _news(evidence: Evidence, interface: str) -> list[str]:
+    from plugin.kvm.device.tdx import UNSUPPORTED_CPUID  # noqa: PLC0415 - a negotiation loads it after QEMU's start
+
     known = [load_module(name) for name in published_names()]
     return news(evidence, known, UNSUPPORTED_CPUID, whole_offer=interface == "upstream")
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from qmp_client.errors import TdxCpuidError, UsageError
-from qmp_client.negotiation import stock
 from qmp_client.negotiation.choose import POLICIES, Choice
 from qmp_client.negotiation.conversation import Conversation, State, Vcpu
-from qmp_client.negotiation.outcome import decide, report_on
+from qmp_client.negotiation.outcome import decide, load_tables, report_on
 from qmp_client.negotiation.wish import Wish
 from qmp_client.qemu.command_line import Machine, is_named_model
 from qmp_client.qemu.ending import QUOTED_LINES, explain, unknown_name
@@ -26,6 +26,12 @@ from qmp_client.reconcile.judges import referee
 from qmp_client.report import model
 from qmp_client.report.model import Report
 
+if TYPE_CHECKING:  # loaded where there is a stock QEMU: until then QEMU waits for this program's imports
+    from qmp_client.negotiation.stock import Seen
+
+SENDING = 0.001
+"""Seconds in which a command is certainly on its way to QEMU."""
+
 
 async def leave_it_held(_: Session) -> None:
     """A TD whose guest is not started: its CPUID is decided before the first instruction."""
@@ -37,19 +43,21 @@ async def negotiate(
     wish: Wish,
     simulation: Simulation | None,
     timeout: float,
-    while_it_ends: Callable[[], None] = lambda: None,
+    meanwhile: Callable[[], None] = lambda: None,
     with_the_td: Callable[[Session], Awaitable[None]] = leave_it_held,
 ) -> Report:
     """Drive a QEMU that is held in preconfig through the three calls, and reconcile.
 
-    Every step has ``timeout`` seconds. ``with_the_td`` is awaited when everything has been read and the guest could
-    start; ``while_it_ends`` is called when QEMU has been told to quit: a good time to load what comes next. Raises a
-    TdxCpuidError that says which step failed, with QEMU's last lines.
+    Every step has ``timeout`` seconds. ``meanwhile`` is called while QEMU makes the TD and its vCPUs, which takes
+    longest: a good time to load what comes next. ``with_the_td`` is awaited when everything has been read and the
+    guest could start. Raises a TdxCpuidError that says which step failed, with QEMU's last lines.
     """
     async with watching(child) as process:
         try:
             async with connect(child.monitor, timeout) as session:
                 if machine.stock or not await session.is_patched():
+                    from qmp_client.negotiation import stock  # noqa: PLC0415
+
                     seen = await stock.observe(session, wish)
                     await with_the_td(session)
                     await _quit(session)
@@ -60,14 +68,14 @@ async def negotiate(
                 named = is_named_model(machine.cpu)
                 choice = decide(wish, asked, to_cpuid(config.cpuid), named_model=named)
                 await _feed(conversation, choice)
-                await conversation.leave_preconfig()
+                await asyncio.gather(conversation.leave_preconfig(), _once_sent(meanwhile))
                 vcpus = await conversation.read_back()
                 version = session.qemu_version
                 await with_the_td(session)
                 await _quit(session)
         except (SessionLost, Refused) as error:
             raise await _with_ending(error, process, machine) from error
-        while_it_ends()
+        load_tables()  # while it ends
         await process.ended(timeout)
         record = read(process.record())
         environment = model.Environment(
@@ -86,10 +94,15 @@ async def negotiate(
     return report
 
 
-def _stock_report(
-    seen: stock.Seen, machine: Machine, wish: Wish, simulation: Simulation | None, process: Process
-) -> Report:
+async def _once_sent(work: Callable[[], None]) -> None:
+    await asyncio.sleep(SENDING)
+    work()
+
+
+def _stock_report(seen: Seen, machine: Machine, wish: Wish, simulation: Simulation | None, process: Process) -> Report:
     """Report on what a stock QEMU and the simulation let see."""
+    from qmp_client.negotiation import stock  # noqa: PLC0415
+
     record = read(process.record())
     known = stock.put_together(seen, stock.warnings(process.complaints()), record)
     environment = model.Environment(
