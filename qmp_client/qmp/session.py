@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
-from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, QMPClient, QMPError, Runstate
+from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
 
 from qmp_client.errors import MissingError, QemuError
 from qmp_client.qmp.wire import ConfigCpuid, CpuFast, Entry, FeatureWord, RequestedCpuid, VcpuCpuid
@@ -40,6 +40,16 @@ class Refused(QemuError):
 
 class SessionLost(QemuError):
     """The conversation broke: QEMU died, hung up, or sent what is not QMP."""
+
+
+class QuietClient(QMPClient):
+    """A client without the library's log of messages, which makes indented JSON of each even where nobody reads it."""
+
+    def _cb_outbound(self, msg: Message) -> Message:
+        return msg
+
+    def _cb_inbound(self, msg: Message) -> Message:
+        return msg
 
 
 class Session:
@@ -174,7 +184,7 @@ async def connect(address: socket.socket | str, timeout: float) -> AsyncIterator
 
     Raises SessionLost when nobody speaks QMP there within ``timeout`` seconds.
     """
-    client = QMPClient("tdx-cpuid")
+    client = QuietClient("tdx-cpuid")
     where = f"the QMP socket {address}" if isinstance(address, str) else "QEMU's monitor"
     try:
         async with asyncio.timeout(timeout):
