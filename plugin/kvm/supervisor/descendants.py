@@ -10,16 +10,22 @@ from plugin.kvm.supervisor.signals import signal
 
 def kill_descendants() -> None:
     """Kill and reap every child of this process, and theirs as they are handed to us (we are their subreaper)."""
-    while True:
-        for pid in _children():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+    try:
+        while True:
+            ended, _ = os.waitpid(-1, os.WNOHANG | kernel.WALL)
+            if not ended:
+                _kill_children()
+                os.waitpid(-1, kernel.WALL)
+    except ChildProcessError:
+        return  # none is left, as usual from the start: then /proc is not searched
+
+
+def _kill_children() -> None:
+    for pid in _children():
         try:
-            os.waitpid(-1, kernel.WALL)
-        except ChildProcessError:
-            return
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
 
 
 def _children() -> list[int]:
