@@ -101,3 +101,8 @@ def test_what_kvm_refuses_is_said(capsys: Output, tmp_path: Path) -> None:
     choice.write_text(json.dumps({"cpuid": entries}))
     assert run(["predict", "--choose", str(choice), "--module", "1.5.05"]) == 4
     assert "KVM would refuse the TD" in capsys.readouterr().err
+
+
+def test_what_looks_like_markup_is_printed_as_it_is(capsys: Output) -> None:
+    assert run(["predict", "--cpu", "host,model-id=[bold]:x:[/bold]", "--fail-on", "none"]) == 0
+    assert "-cpu host,model-id=[bold]:x:[/bold] " in capsys.readouterr().out
