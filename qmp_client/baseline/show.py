@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from rich.table import Table
 
 from qmp_client.baseline.compare import Group, Machine
-from qmp_client.report.table import console_for
+from qmp_client.report.console import console_for, many
 
 MOST = 6
 """How many TDs one heading names."""
@@ -45,15 +45,15 @@ def show(found: Found, out: TextIO) -> None:
         colour = "bold red" if found.fails(machine) else "bold yellow" if machine.groups else "green"
         console.print(heading(found, machine), style=colour)
         for group in machine.groups:
-            console.print(f"  {_who(group)}", markup=False, soft_wrap=True)
+            console.print(f"  {_who(group)}", soft_wrap=True)
             table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
             for change in group.changes:
                 table.add_row("   ", change.where, change.name, change.before, "->", change.now)
             console.print(table)
     for sentence in found.failed:
-        console.print(f"failed: {sentence}", style="red", markup=False, soft_wrap=True)
+        console.print(f"failed: {sentence}", style="red", soft_wrap=True)
     for note in found.notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
+        console.print(f"note: {note}", soft_wrap=True)
     console.print(conclusion(found), soft_wrap=True, style="bold red" if found.exit_code else "bold green")
 
 
@@ -61,9 +61,9 @@ def heading(found: Found, machine: Machine) -> str:
     """What became of one machine type."""
     rule = "must never change" if machine.frozen else "may change"
     if not machine.groups:
-        return f"{machine.name} ({rule}): unchanged, {_number(machine.tds, 'TD')}"
+        return f"{machine.name} ({rule}): unchanged, {many(machine.tds, 'TD')}"
     strict = ", but not with --strict" if found.strict and not machine.frozen else ""
-    return f"{machine.name} ({rule}{strict}): {machine.changed} of {_number(machine.tds, 'TD')} changed"
+    return f"{machine.name} ({rule}{strict}): {machine.changed} of {many(machine.tds, 'TD')} changed"
 
 
 def conclusion(found: Found) -> str:
@@ -71,7 +71,7 @@ def conclusion(found: Found) -> str:
     total = sum(machine.tds for machine in found.machines)
     broken = [machine.name for machine in found.machines if found.fails(machine)]
     allowed = [machine.name for machine in found.machines if machine.groups and not found.fails(machine)]
-    said = [f"{found.name}: {_number(total, 'TD')} compared"]
+    said = [f"{found.name}: {many(total, 'TD')} compared"]
     said += [f"{len(found.failed)} failed"] if found.failed else []
     said += [f"{', '.join(broken)} changed and must not"] if broken else []
     said += [f"{', '.join(allowed)} changed and may; tdx-cpuid baseline save takes it over"] if allowed else []
@@ -141,7 +141,3 @@ def _who(group: Group) -> str:
 def _some(words: Sequence[object]) -> str:
     named = [str(word) for word in words[:MOST]]
     return ", ".join(named) + (f" and {len(words) - MOST} more" if len(words) > MOST else "")
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'s' if count != 1 else ''}"

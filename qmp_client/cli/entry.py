@@ -5,6 +5,7 @@ else is loaded.
 """
 
 import gc
+import os
 import sys
 
 
@@ -14,12 +15,21 @@ def main() -> None:
         from plugin.kvm.command import main as simulate  # noqa: PLC0415
 
         sys.exit(simulate(sys.argv[2:]))
+    _open_standard_streams()
     gc.disable()  # a command is short, and nearly all that it makes while it loads stays
     from qmp_client.cli.program import run  # noqa: PLC0415
 
     status = run(sys.argv[1:])
     gc.freeze()  # or the interpreter's own last collections go through all of it: longer than a report takes to make
     sys.exit(status)
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null where a standard stream is closed, before a file or socket of ours gets its number."""
+    for number, mode, name in ((0, "r", "stdin"), (1, "w", "stdout"), (2, "w", "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, open(number, mode, encoding="utf-8"))  # noqa: SIM115, PTH123  a number, open until the end
 
 
 if __name__ == "__main__":

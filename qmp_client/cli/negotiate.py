@@ -262,7 +262,8 @@ def _conclude(report: Report, criteria: Criteria, form: str, *, everything: bool
     elif form == "html":
         _page([report], criteria)
     else:
-        from qmp_client.report.table import console_for, show  # noqa: PLC0415
+        from qmp_client.report.console import console_for  # noqa: PLC0415
+        from qmp_client.report.table import show  # noqa: PLC0415
 
         show(report, criteria, console_for(sys.stdout), everything=everything)
     return 0 if criteria.met_by(report.lines) else 1
@@ -279,7 +280,7 @@ def _conclude_both(reports: list[Report], criteria: Criteria, form: str) -> int:
     elif form == "html":
         _page(reports, criteria)
     else:
-        from qmp_client.report.table import console_for  # noqa: PLC0415
+        from qmp_client.report.console import console_for  # noqa: PLC0415
 
         side_by_side.show(result, console_for(sys.stdout))
     return 0 if all(criteria.met_by(report.lines) for report in reports) else 1

@@ -11,9 +11,10 @@ from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM
 from qmp_client.errors import MissingError, UsageError
 from qmp_client.negotiation.wish import understand
 from qmp_client.predict.predict import predict
+from qmp_client.report.console import console_for
 from qmp_client.report.model import to_json
 from qmp_client.report.policy import DEFAULT, Criteria, parse
-from qmp_client.report.table import console_for, show
+from qmp_client.report.table import show
 
 EXAMPLES = """
 \b

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
-from qmp_client.errors import TdxCpuidError
+from qmp_client.errors import MissingError, TdxCpuidError
 
 COMMANDS = {
     "agent": "qmp_client.cli.agent",
@@ -26,10 +31,33 @@ COMMANDS = {
 }
 INTERRUPTED = 130
 """The shell's exit status for a command that Ctrl-C ended."""
+READER_GONE = 141
+"""That of a command whose output nobody reads any more (128 + SIGPIPE), as in ``tdx-cpuid ... | head``."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+class ReaderGone(Exception):
+    """A BrokenPipeError that click does not see: it would leave with 1, which says that a policy was not met."""
 
 
 class LazyGroup(click.Group):
     """Loads a command's module only when that command is run: start-up is part of the product."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the command line; ``--help`` prints."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except BrokenPipeError as error:
+            raise ReaderGone from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGone from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands' names, in alphabetical order."""
@@ -57,6 +85,33 @@ def program() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        stream.reconfigure(errors="backslashreplace")  # a terminal without "·" still shows the rest
+    try:
+        status = _status(arguments)
+        sys.stdout.flush()
+    except (BrokenPipeError, ReaderGone):
+        _give_up_output()
+        return READER_GONE
+    except OSError as error:
+        if error.errno not in NO_ROOM or error.filename is not None:
+            raise
+        _give_up_output()
+        complain(MissingError(f"the output cannot be written: {error.strerror}"))
+        return MissingError.exit_code
+    return status
+
+
+def _give_up_output() -> None:
+    """Let what is still buffered go nowhere, so that the interpreter's own end does not fail on it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def _status(arguments: list[str]) -> int:
     try:
         status = program(arguments, prog_name="tdx-cpuid", standalone_mode=False)
     except click.exceptions.Exit as leave:

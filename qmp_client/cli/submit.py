@@ -266,7 +266,8 @@ def _conclude(
         sys.stdout.buffer.writelines(encode(result) + b"\n" for result in ended)
         sys.stdout.buffer.flush()
     elif len(ledger.ids) == 1 and ended and ended[0].report:
-        from qmp_client.report.table import console_for, show  # noqa: PLC0415
+        from qmp_client.report.console import console_for  # noqa: PLC0415
+        from qmp_client.report.table import show  # noqa: PLC0415
 
         click.echo(f"{ended[0].job} on {ended[0].host}, {ended[0].kvm} TDX, {ended[0].seconds:.1f} s")
         show(ended[0].report, criteria, console_for(sys.stdout))

@@ -99,7 +99,7 @@ async def _board(said: AsyncIterator[Heard | None], once: bool) -> None:
 
     from qmp_client.lab.board import Board  # noqa: PLC0415
     from qmp_client.lab.board_table import table  # noqa: PLC0415
-    from qmp_client.report.table import console_for  # noqa: PLC0415
+    from qmp_client.report.console import console_for  # noqa: PLC0415
 
     console, board = console_for(sys.stdout), Board()
     plain = not console.is_terminal

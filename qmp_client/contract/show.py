@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from qmp_client.contract.compare import Change, Contract, Difference, Guarantee
 from qmp_client.contract.lines import Group, answered, groups, noteworthy
-from qmp_client.report.table import PLAIN_WIDTH
+from qmp_client.report.console import console_for
 
 MANY = 16
 """Names that a line gives before it only counts."""
@@ -20,16 +19,14 @@ MANY = 16
 
 def show(contract: Contract, out: TextIO, *, everything: bool = False) -> None:
     """Print the guarantees, what changed around the bits, and one line for bits of the same fate."""
-    console = Console(file=out, highlight=False)
+    console = console_for(out)
     plain = not console.is_terminal
-    if plain:
-        console = Console(file=out, highlight=False, width=PLAIN_WIDTH, color_system=None)
-    console.print(title(contract), style="bold", markup=False)
+    console.print(title(contract), style="bold")
     for guarantee, broken in _guarantees(contract):
         verdict = Text(f"{'BROKEN' if broken else 'kept':8}", style="red" if broken else "green")
         console.print(Text.assemble(verdict, f"{guarantee}{_count(broken)}"))
     for line in around(contract):
-        console.print(line, markup=False)
+        console.print(line)
     shown = contract.changes if everything else noteworthy(contract.changes)
     if shown:
         table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
@@ -41,7 +38,7 @@ def show(contract: Contract, out: TextIO, *, everything: bool = False) -> None:
             table.add_row(Text(_marks(group), style="red"), group.before, group.after, Text(bits))
         console.print(table)
     for line in footer(contract, everything=everything):
-        console.print(line, markup=False)
+        console.print(line)
 
 
 def markdown(contract: Contract, *, everything: bool = False) -> str:

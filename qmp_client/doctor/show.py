@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qmp_client.doctor.finding import Diagnosis, State
-from qmp_client.report.table import console_for
+from qmp_client.report.console import console_for
 
 STYLES = {State.OK: "green", State.LIMITED: "yellow", State.MISSING: "red"}
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qmp_client.explain.explain import Explanation, ranges
-from qmp_client.report.table import PLAIN_WIDTH
+from qmp_client.report.console import console_for
 
 FEW = 3
 """So many explanations are given in full."""
@@ -18,10 +18,8 @@ FEW = 3
 
 def show(explanations: Sequence[Explanation], out: TextIO) -> None:
     """Print them."""
-    console = Console(file=out, highlight=False)
+    console = console_for(out)
     plain = not console.is_terminal
-    if plain:
-        console = Console(file=out, highlight=False, width=PLAIN_WIDTH, color_system=None)
     if len(explanations) > FEW:
         _table(explanations, console, plain=plain)
         return
@@ -33,7 +31,7 @@ def show(explanations: Sequence[Explanation], out: TextIO) -> None:
 
 def _full(one: Explanation, console: Console, *, plain: bool) -> None:
     title = one.qemu_name or one.name or "a bit without a name"
-    console.print(f"{title}  {one.where}", style="bold", markup=False)
+    console.print(f"{title}  {one.where}", style="bold")
     facts = [
         ("what", one.description or one.name.replace("_", " ") or "reserved, as far as the tables go"),
         ("names", _names(one)),
@@ -48,7 +46,7 @@ def _full(one: Explanation, console: Console, *, plain: bool) -> None:
     table.add_column(overflow="fold")
     for name, said in facts:
         table.add_row(f"  {name}", said)
-    console.print(table, markup=False)
+    console.print(table)
 
 
 def _names(one: Explanation) -> str:
@@ -76,4 +74,4 @@ def _table(explanations: Sequence[Explanation], console: Console, *, plain: bool
     for one in explanations:
         name = (one.qemu_name or one.name) + " (KVM relies on it)" * one.critical
         table.add_row(one.where, name, *(one.modules[version] for version in versions))
-    console.print(table, markup=False)
+    console.print(table)

@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterable
 from typing import Protocol, TextIO
 
-from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from qmp_client.matrix.result import Cell, Result
+from qmp_client.report.console import console_for, many
 
 REPORTS = 10
 """How many plain lines a run has, beside those of failed cells."""
@@ -64,7 +64,8 @@ class Tally:
     def __str__(self) -> str:
         seconds = self.seconds_left
         to_go = "" if seconds is None or not self.left else f", {clock(seconds)} to go"
-        return f"{self.done} done ({self.unmet} not as expected), {self.failed} failed, {self.left} left{to_go}"
+        unmet = f" ({self.unmet} not as expected)" if self.unmet else ""
+        return f"{self.done} done{unmet}, {self.failed} failed, {self.left} left{to_go}"
 
 
 def clock(seconds: float) -> str:
@@ -95,7 +96,7 @@ class PlainLines:
         """Say how many cells there are."""
         self._tally = Tally(total, known)
         before = f", {self._tally.known} of them known already" if self._tally.known else ""
-        self._say(f"{total} cells{before}")
+        self._say(f"{many(total, 'cell')}{before}")
 
     def step(self, result: Result | None) -> None:
         """Say what failed, and how far the run is."""
@@ -119,7 +120,7 @@ class LiveLine:
         self._bar = Bar(
             BarColumn(bar_width=30),
             TextColumn("{task.fields[said]}"),
-            console=Console(file=stream, highlight=False),
+            console=console_for(stream),
             auto_refresh=False,
             transient=True,
         )
@@ -143,6 +144,6 @@ class LiveLine:
         if result is not None:
             self._tally.add(result)
             if result.error is not None:
-                self._bar.console.print(f"failed: {name(result.cell)}: {result.error}", style="red", markup=False)
+                self._bar.console.print(f"failed: {name(result.cell)}: {result.error}", style="red")
         self._bar.update(self._task, completed=self._tally.done, said=str(self._tally))
         self._bar.refresh()

@@ -14,8 +14,9 @@ from qmp_client.matrix.digest import Digest, Row, counts, digest
 from qmp_client.matrix.fold import say
 from qmp_client.matrix.run import Outcome
 from qmp_client.reconcile.verdict import DEVIATIONS, Verdict
+from qmp_client.report.console import console_for, entry, fits, many
 from qmp_client.report.policy import Policy
-from qmp_client.report.table import STYLES, console_for
+from qmp_client.report.table import STYLES
 
 WIDEST = 30
 """Columns of the terminal that the longest value of an axis may take before it is broken."""
@@ -43,14 +44,19 @@ def show(outcome: Outcome, policy: Policy, out: TextIO) -> None:
     if found.frequent:
         console.print("what fails most:", style="bold")
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
-        for many in found.frequent[:MOST_FREQUENT]:
-            table.add_row(f"{many.cells} cells", many.where, many.name, many.verdict, many.cause)
-        console.print(table)
+        for one in found.frequent[:MOST_FREQUENT]:
+            table.add_row(many(one.cells, "cell"), one.where, one.name, one.verdict, one.cause)
+        if fits(table, console, unwrapped=True):
+            console.print(table)
+        else:
+            for one in found.frequent[:MOST_FREQUENT]:
+                place = Text(f"  {many(one.cells, 'cell')}: {one.where} {one.name}")
+                entry(place, Text(f"{one.verdict}, {one.cause}"), console)
         if len(found.frequent) > MOST_FREQUENT:
             console.print(f"  and {len(found.frequent) - MOST_FREQUENT} more")
     for row in found.failed:
         where = " · ".join(_axes(row, found))
-        console.print(f"failed: {where}: {row.result.error}", style="red", markup=False, soft_wrap=True)
+        console.print(f"failed: {where}: {row.result.error}", style="red", soft_wrap=True)
     console.print(conclusion(outcome, found), style="bold red" if outcome.exit_code else "bold green")
 
 
@@ -59,10 +65,10 @@ def conclusion(outcome: Outcome, found: Digest) -> str:
     known = len(outcome.results) - outcome.ran
     speed = ""
     if outcome.ran:
-        jobs = f"{outcome.jobs} job{'s' if outcome.jobs != 1 else ''}"
+        jobs = many(outcome.jobs, "job")
         speed = f", {outcome.ran / outcome.seconds * 60:.0f} cells a minute, {jobs}"
     return (
-        f"{len(outcome.results)} cells: {found.as_expected} as expected, {found.unmet} not, "
+        f"{many(len(outcome.results), 'cell')}: {found.as_expected} as expected, {found.unmet} not, "
         f"{found.without_report} failed; {f'{known} known already, ' if known else ''}{outcome.seconds:.1f} s{speed}"
     )
 
@@ -92,8 +98,8 @@ def _markdown(outcome: Outcome, policy: Policy) -> Iterator[str]:
     if found.frequent:
         yield from ("", "## What fails the policy", "", _line(["cells", "bits", "name", "verdict", "cause"]))
         yield _line(["---:", "---", "---", "---", "---"])
-        for many in found.frequent:
-            yield _line([str(many.cells), many.where, many.name, many.verdict, many.cause])
+        for one in found.frequent:
+            yield _line([str(one.cells), one.where, one.name, one.verdict, one.cause])
 
 
 def _line(cells: Sequence[str]) -> str:

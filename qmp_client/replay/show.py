@@ -8,12 +8,14 @@ from typing import TextIO
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from plugin.tdx_module import attribute_names, xfam_names
 from qmp_client.replay.read import Call, Talk
 from qmp_client.replay.td import Refused, Story
+from qmp_client.report.console import console_for, entry, fits, many
 from qmp_client.report.policy import Policy
-from qmp_client.report.table import console_for, show_lines, summary
+from qmp_client.report.table import show_lines, summary
 
 WIDEST = 60
 """Columns for what a call said; --format json has it whole."""
@@ -29,12 +31,18 @@ def show(talk: Talk, told: Sequence[Story | Refused], policy: Policy, out: TextI
         table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, padding=(0, 2, 0, 0))
         for title in ("n", "on", "call", "said", "answer"):
             table.add_column(title, no_wrap=title != "answer", overflow="fold")
+        rows: list[tuple[str, str, str, str, str]] = []
         for call, times in _folded(talk.calls):
             again = f" x{times}" if times > 1 else ""
-            table.add_row(f"{call.n}", call.on, call.command + again, said(call), answer(call))
-        console.print(table)
+            rows.append((f"{call.n}", call.on, call.command + again, said(call), answer(call)))
+            table.add_row(*rows[-1])
+        if fits(table, console):
+            console.print(table)
+        else:
+            for n, on, name, words, answered in rows:
+                entry(Text(f"{n} {on} {name}", style="bold"), Text(f"{words} -> {answered}".strip()), console)
     failed = sum(bool(call.errno) for call in talk.calls)
-    console.print(f"{len(talk.calls)} calls, {failed} of them refused, {len(told)} TD{'s' if len(told) != 1 else ''}")
+    console.print(f"{many(len(talk.calls), 'call')}, {failed} of them refused, {many(len(told), 'TD')}")
     if talk.cut:
         console.print("the last line is not whole: the simulation was killed while it wrote", style="yellow")
     for story in told:
@@ -42,7 +50,7 @@ def show(talk: Talk, told: Sequence[Story | Refused], policy: Policy, out: TextI
             console.print(f"{story.vm}: no TD: {story.why}", style="bold red")
             continue
         state = "finalised" if story.finalised else "not finalised"
-        console.print(f"{story.vm}: TD with {story.vcpus} vCPU{'s' if story.vcpus != 1 else ''}, {state}", style="bold")
+        console.print(f"{story.vm}: TD with {many(story.vcpus, 'vCPU')}, {state}", style="bold")
         console.print(f"ATTRIBUTES {story.attributes:#x} ({', '.join(map(str, attribute_names(story.attributes)))})")
         console.print(f"XFAM {story.xfam:#x} ({', '.join(map(str, xfam_names(story.xfam)))})")
         console.print(summary(story.summary), style="bold")

@@ -14,6 +14,7 @@ from plugin.cpuid import Leaf
 from qmp_client.qemu.locate import BINARY
 from qmp_client.qmp.wire import to_cpuid
 from qmp_client.reconcile.interfaces import GAINS, LOSSES, Change, Effect, Outcome, View, count, differences
+from qmp_client.report.console import entry, fits
 from qmp_client.report.model import Report
 from qmp_client.report.table import summary
 
@@ -70,7 +71,13 @@ def show(result: SideBySide, console: Console) -> None:
     for report in (result.upstream, result.proposal):
         console.print(f"{report.environment.interface}: {summary(report.summary)}")
     if result.changes:
-        console.print(_table(result.changes, plain=not console.is_terminal))
+        table = _table(result.changes, plain=not console.is_terminal)
+        if fits(table, console):
+            console.print(table)
+        else:
+            for change in result.changes:
+                title = Text.assemble(_sign(change.effect), f" {change.where} {change.name}: {change.effect.value}")
+                entry(title, Text(change.sentence), console)
     for line in _conclusion(result):
         console.print(line)
     for caveat in dict.fromkeys([*result.upstream.environment.caveats, *result.proposal.environment.caveats]):

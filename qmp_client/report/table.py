@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TextIO
 
 from rich import box
 from rich.console import Console
@@ -15,11 +14,9 @@ from plugin.cpuid.values import say
 from plugin.tdx_module import attribute_names, xfam_names
 from qmp_client.qemu.locate import BINARY
 from qmp_client.reconcile.verdict import Line, Verdict
+from qmp_client.report.console import entry, fits, many
 from qmp_client.report.model import Report
 from qmp_client.report.policy import Criteria, Policy, compare
-
-PLAIN_WIDTH = 160
-"""Columns when the output is not a terminal: wide enough that no cell is wrapped."""
 
 STYLES = {
     Verdict.HONOURED: "green",
@@ -31,13 +28,6 @@ STYLES = {
     Verdict.DYNAMIC: "dim",
     Verdict.BY_HYPERCALL: "dim",
 }
-
-
-def console_for(out: TextIO) -> Console:
-    """The console for a stream: colours and its own width on a terminal, plain and wide elsewhere."""
-    if out.isatty():
-        return Console(file=out, highlight=False, markup=False, emoji=False)
-    return Console(file=out, highlight=False, markup=False, emoji=False, width=PLAIN_WIDTH, color_system=None)
 
 
 def show(report: Report, criteria: Criteria, console: Console, *, everything: bool = False) -> None:
@@ -54,7 +44,16 @@ def show(report: Report, criteria: Criteria, console: Console, *, everything: bo
 def show_lines(lines: Sequence[Line], policy: Policy, console: Console, *, everything: bool = False) -> None:
     """Print the deviations, or ``everything``, as a table."""
     if shown := [line for line in lines if everything or line.deviates or line.named]:
-        console.print(_table(shown, policy, plain=not console.is_terminal))
+        table = _table(shown, policy, plain=not console.is_terminal)
+        if fits(table, console):
+            console.print(table)
+            return
+        for line in shown:
+            mark = "* " if policy.fails(line) else "  "
+            values = [f"{word} {_value(line, getattr(line, word))}" for word in ("asked", "chosen", "got")]
+            verdict = Text(line.verdict.value, style=STYLES[line.verdict])
+            said = Text.assemble(", ".join(values), ": ", verdict, ", ", _cause(line))
+            entry(Text(f"{mark}{line.where} {_name(line)}"), said, console)
 
 
 def _conclusion(report: Report, criteria: Criteria, console: Console) -> None:
@@ -95,7 +94,7 @@ def _header(report: Report, console: Console) -> None:
     decided += [environment.platform] if environment.platform else []
     console.print(
         f"{BINARY} -cpu {request.cpu} -smp {request.smp} -machine {request.machine}: "
-        f"{report.vcpus} vCPU{'s' if report.vcpus != 1 else ''}, choice: {request.choose}",
+        f"{many(report.vcpus, 'vCPU')}, choice: {request.choose}",
         style="bold",
     )
     console.print(" · ".join(decided))
@@ -123,14 +122,22 @@ def _table(lines: Sequence[Line], policy: Policy, *, plain: bool) -> Table:
             str(Leaf(line.leaf, line.subleaf)),
             line.register,
             bits,
-            line.name + (" (KVM relies on it)" if line.critical else ""),
+            _name(line),
             _value(line, line.asked),
             _value(line, line.chosen),
             _value(line, line.got),
             Text(line.verdict.value, style=STYLES[line.verdict]),
-            line.cause + (f" (vCPU {line.vcpu})" if line.vcpu is not None else ""),
+            _cause(line),
         )
     return table
+
+
+def _name(line: Line) -> str:
+    return line.name + (" (KVM relies on it)" if line.critical else "")
+
+
+def _cause(line: Line) -> str:
+    return line.cause + (f" (vCPU {line.vcpu})" if line.vcpu is not None else "")
 
 
 def _value(line: Line, value: int | None) -> str:

@@ -85,3 +85,10 @@ def test_junit_counts_and_explains() -> None:
 def test_junit_is_xml_whatever_qemu_said(message: str) -> None:
     root = ElementTree.fromstring(junit.render([bad(cell(message), message)], POLICY))
     assert root.find(".//error") is not None
+
+
+def test_one_cell_is_one() -> None:
+    out = io.StringIO()
+    show.show(outcome(MIXED[2:3]), POLICY, out)
+    assert "\n1 cell    0x7.0" in out.getvalue()
+    assert "1 cell: 0 as expected, 1 not" in out.getvalue()

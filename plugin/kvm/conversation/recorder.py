@@ -49,7 +49,8 @@ class Recorder:
             self._out.write(json.dumps(line, separators=(",", ":")) + "\n")
             self._out.flush()
         except OSError as error:
-            print(f"tdx-cpuid sim: the conversation cannot be written: {error.strerror}", file=sys.stderr)
+            print(f"tdx-cpuid sim: the record ends here, it cannot be written: {error.strerror}", file=sys.stderr)
+            self._write = lambda line: None  # type: ignore[method-assign]  # once is enough
 
 
 def recorded(kvm: SimulatedKvm, descriptor: int, argv: Sequence[str]) -> Kvm:
