@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qmp_client.cli.grid import asked, cells_of, default_jobs, firmware_of, grid_options, run_options, write
+from qmp_client.cli.files import check_folder, check_writable, write
+from qmp_client.cli.grid import asked, cells_of, default_jobs, firmware_of, grid_options, run_options
 from qmp_client.errors import MissingError, QemuError, UsageError
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def save(
         raise UsageError("a baseline is one QEMU's", hint="save one, and check it with the others")
     cells = cells_of(grid.axes)
     before = _read(path) if path.exists() else None
+    check_folder(folder)
+    check_writable([path] if folder.exists() else [])
     results = _results(cells, grid.choose, firmware_file, jobs, timeout)
     if failed := _failed(results):
         raise QemuError(f"{len(failed)} of {len(results)} TDs cannot be built, so nothing was saved", quoted=failed)
@@ -114,6 +117,7 @@ def check(
     path = _path(folder, name)
     if not path.exists():
         raise MissingError(f"there is no baseline {path}", hint=f"tdx-cpuid baseline save {name} writes it")
+    check_writable([junit, markdown])
     before = _read(path)
     cells = _cells(before, qemu)
     results = _results(cells, before.choose, firmware_file, jobs, timeout)
@@ -145,8 +149,10 @@ def _read(path: Path) -> Baseline:
 
     try:
         return read(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the baseline {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise UsageError(f"the baseline {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no text, and so no baseline", hint="tdx-cpuid baseline save writes one") from error
 
 
 def _cells(baseline: Baseline, qemu: str | None) -> list[Cell]:

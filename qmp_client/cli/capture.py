@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from qmp_client.cli.files import check_writable, write
 from qmp_client.errors import MissingError
 
 EXAMPLES = """
@@ -31,6 +32,7 @@ def command(file: Path | None) -> int:
     from qmp_client.capture.kvm import NoTdx, ask  # noqa: PLC0415
     from qmp_client.capture.profile import profile, to_text  # noqa: PLC0415
 
+    check_writable([file])
     release = os.uname().release
     try:
         offer = ask()
@@ -50,5 +52,5 @@ def command(file: Path | None) -> int:
     if file is None:
         sys.stdout.write(text)
     else:
-        file.write_text(text)
+        write(file, text)
     return 0

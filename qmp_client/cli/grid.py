@@ -16,6 +16,7 @@ from qmp_client.qemu import firmware, locate
 if TYPE_CHECKING:
     from qmp_client.matrix.result import Cell
 
+POSITIVE = click.FloatRange(min=0, min_open=True)
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULTS = {
@@ -54,7 +55,9 @@ def run_options(function: F) -> F:
         [
             click.option("--firmware", "firmware_file", type=click.Path(path_type=Path), help="The TDVF image."),
             click.option("--jobs", type=click.IntRange(min=1), help="How many at once.  [default: one for each core]"),
-            click.option("--timeout", default=30.0, show_default=True, help="Seconds for each step of a cell."),
+            click.option(
+                "--timeout", type=POSITIVE, default=30.0, show_default=True, help="Seconds for each step of a cell."
+            ),
         ]
     ):
         function = option(function)
@@ -112,14 +115,6 @@ def firmware_of(given: Path | None) -> Path:
     path = given or firmware.default()
     firmware.check(path)
     return path
-
-
-def write(path: Path, document: str | bytes) -> None:
-    """Write a report. Raises UsageError when that is not possible."""
-    try:
-        path.write_bytes(document.encode() if isinstance(document, str) else document)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def default_jobs() -> int:

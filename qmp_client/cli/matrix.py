@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from qmp_client.cli.grid import asked, cells_of, default_jobs, firmware_of, grid_options, run_options, write
+from qmp_client.cli.files import check_writable, write
+from qmp_client.cli.grid import asked, cells_of, default_jobs, firmware_of, grid_options, run_options
 from qmp_client.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,8 +70,7 @@ def command(
     axes = {"cpu": cpu, "machine": machine, "module": module, "platform": platform, "smp": smp, "kvm": kvm}
     grid = asked(grid_file, axes | {"qemu": qemu}, choose, fail_on)
     judged = policy.parse(policy.DEFAULT if grid.fail_on is None else grid.fail_on)
-    for path in (output, junit, markdown, html):
-        _check_folder(path)
+    check_writable([output, junit, markdown, html])
     plan = Plan(
         cells=cells_of(grid.axes),
         firmware=firmware_of(firmware_file),
@@ -80,14 +81,12 @@ def command(
         output=output,
     )
     outcome = _run(plan)
-    _write(outcome, judged, junit, markdown)
-    if html:
-        from qmp_client.report.html import render  # noqa: PLC0415
-
-        write(html, render(outcome.results, judged))
     from qmp_client.matrix.show import show  # noqa: PLC0415
 
+    unwritten = _write(outcome, judged, junit, markdown, html)
     show(outcome, judged, sys.stdout)
+    if unwritten:
+        raise unwritten[0]
     return outcome.exit_code
 
 
@@ -103,17 +102,27 @@ def _run(plan: Plan) -> Outcome:
         raise
 
 
-def _write(outcome: Outcome, judged: Policy, junit: Path | None, markdown: Path | None) -> None:
+def _write(
+    outcome: Outcome, judged: Policy, junit: Path | None, markdown: Path | None, html: Path | None
+) -> list[UsageError]:
+    """Write every report; return what is to be said of those that cannot be written."""
+    documents: list[tuple[Path, Callable[[], str | bytes]]] = []
     if junit:
-        from qmp_client.matrix.junit import render  # noqa: PLC0415
+        from qmp_client.matrix.junit import render as as_junit  # noqa: PLC0415
 
-        write(junit, render(outcome.results, judged))
+        documents.append((junit, lambda: as_junit(outcome.results, judged)))
     if markdown:
-        from qmp_client.matrix import show  # noqa: PLC0415
+        from qmp_client.matrix.show import markdown as as_markdown  # noqa: PLC0415
 
-        write(markdown, show.markdown(outcome, judged))
+        documents.append((markdown, lambda: as_markdown(outcome, judged)))
+    if html:
+        from qmp_client.report.html import render as as_page  # noqa: PLC0415
 
-
-def _check_folder(path: Path | None) -> None:
-    if path is not None and not path.absolute().parent.is_dir():
-        raise UsageError(f"{path} cannot be written: there is no folder {path.absolute().parent}")
+        documents.append((html, lambda: as_page(outcome.results, judged)))
+    wrong: list[UsageError] = []
+    for path, render in documents:
+        try:
+            write(path, render())
+        except UsageError as error:
+            wrong.append(error)
+    return wrong

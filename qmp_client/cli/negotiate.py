@@ -74,7 +74,13 @@ Examples:
 @click.option("--expect", type=click.Path(path_type=Path), help="A saved report: fail only where this one differs.")
 @click.option("--format", "form", type=click.Choice(["table", "json", "html"]), default="table", show_default=True)
 @click.option("--all", "everything", is_flag=True, help="Show every field, not only deviations.")
-@click.option("--timeout", default=30.0, show_default=True, help="Seconds for each step.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    help="Seconds for each step.",
+)
 @click.argument("own", nargs=-1, type=click.UNPROCESSED, metavar="[-- QEMU_COMMAND...]")
 def command(
     cpu: str,

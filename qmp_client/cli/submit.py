@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qmp_client.cli.broker_options import broker_options, the_address
+from qmp_client.cli.files import check_writable, write
 from qmp_client.errors import MissingError, QemuError, UsageError
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def command(
     from qmp_client.lab.submission import Submission, nobody  # noqa: PLC0415
     from qmp_client.report import policy  # noqa: PLC0415
 
+    check_writable([html, junit, console])
     address = the_address(broker, ca, certificate, key, password_file)
     check_name("--lab", lab)
     axes = {"cpu": cpu, "machine": machine, "module": module, "platform": platform, "qemu": qemu, "smp": smp}
@@ -239,7 +241,6 @@ def _conclude(
     junit: Path | None,
     console: Path | None,
 ) -> int:
-    from qmp_client.cli.grid import write  # noqa: PLC0415
     from qmp_client.lab.wanted import as_cell  # noqa: PLC0415
     from qmp_client.matrix.run import Outcome  # noqa: PLC0415
     from qmp_client.report.policy import Criteria  # noqa: PLC0415

@@ -229,3 +229,12 @@ def test_an_output_that_is_another_file_is_kept(base: list[str], tmp_path: Path)
     result = run(*base, "--output", notes)
     assert result.returncode == 2
     assert notes.read_text() == "mine\n"
+
+
+def test_one_report_that_cannot_be_written_costs_no_other(base: list[str], tmp_path: Path) -> None:
+    html = tmp_path / "out.html"
+    result = run(*base, *QUIET, "--junit", "/dev/full", "--html", html)
+    assert result.returncode == 2
+    assert "/dev/full cannot be written: No space left on device" in result.stderr
+    assert "1 cell: 1 as expected" in result.stdout
+    assert html.exists()
