@@ -6,6 +6,7 @@ import gzip
 import os
 from pathlib import Path
 
+INTEL = "GenuineIntel"
 NEEDS = "TDX hosts need Linux 6.16 or newer"
 OPTIONS = ("CONFIG_INTEL_TDX_HOST", "CONFIG_KVM_INTEL_TDX")
 
@@ -37,14 +38,21 @@ def _cpuinfo(root: Path) -> dict[str, str]:
 def _processor(root: Path) -> str:
     info = _cpuinfo(root)
     name = info.get("model name", "unknown")
-    if info.get("vendor_id") != "GenuineIntel":
+    if info.get("vendor_id") != INTEL:
         return f"{name} has no TDX: Intel's from the fourth Xeon generation on have"
     if "hypervisor" in info.get("flags", "").split():
         return f"{name}, in a virtual machine: TDX needs the host itself"
     return name
 
 
+def _is_another_vendor_s(root: Path) -> bool:
+    """Whether the processor is known not to be Intel's: then no setting helps."""
+    return _cpuinfo(root).get("vendor_id", INTEL) != INTEL
+
+
 def _firmware(root: Path) -> str:
+    if _is_another_vendor_s(root):
+        return "nothing to enable: this processor has no TDX"
     flags = _cpuinfo(root).get("flags", "").split()
     if "tdx_host_platform" in flags:
         return "TDX is enabled"
@@ -79,6 +87,8 @@ def _options(root: Path, release: str) -> set[str] | None:
 
 def _module(root: Path) -> str:
     folder = root / "sys/module/kvm_intel"
+    if not folder.exists() and _is_another_vendor_s(root):
+        return "not loaded: it is KVM's part for Intel's processors"
     if not folder.exists():
         return "not loaded: sudo modprobe kvm_intel tdx=1 (virtualisation must be on in the BIOS)"
     try:

@@ -29,7 +29,7 @@ Examples:
 """
 
 
-@click.command("agent", epilog=EXAMPLES)
+@click.command("agent", short_help="Take jobs for this host from a broker.", epilog=EXAMPLES)
 @broker_options
 @click.option("--pool", required=True, help="The pool whose jobs this host takes.")
 @click.option(

@@ -26,15 +26,28 @@ Examples:
   tdx-cpuid baseline check q35
   tdx-cpuid baseline check q35 --qemu build/qemu-system-x86_64 --junit baseline.xml
 """
+SAVE_EXAMPLES = """
+\b
+Examples:
+  tdx-cpuid baseline save q35 --cpu 'SapphireRapids*' --machine 'pc-q35-10.*' --machine q35
+  tdx-cpuid baseline save server --file grid.toml --folder tests/tdx
+"""
+CHECK_EXAMPLES = """
+\b
+Examples:
+  tdx-cpuid baseline check q35
+  tdx-cpuid baseline check q35 --qemu build/qemu-system-x86_64 --junit baseline.xml
+  tdx-cpuid baseline check q35 --strict --markdown baseline.md
+"""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-@click.group("baseline", epilog=EXAMPLES)
+@click.group("baseline", short_help="Keep what guests see in a file, and notice changes.", epilog=EXAMPLES)
 def command() -> None:
     """Keep the CPUID that guests see as a text file in a repository, and notice when it changes."""
 
 
-@command.command("save")
+@command.command("save", short_help="Run a grid and write what its guests see.", epilog=SAVE_EXAMPLES)
 @click.argument("name")
 @grid_options
 @click.option("--qemu", help="The QEMU to run.  [default: the one that scripts/build-qemu built]")
@@ -88,7 +101,7 @@ def save(
     return 0
 
 
-@command.command("check")
+@command.command("check", short_help="Run the grid again and say what changed.", epilog=CHECK_EXAMPLES)
 @click.argument("name")
 @click.option("--qemu", help="The QEMU to run.  [default: the one that scripts/build-qemu built]")
 @run_options

@@ -20,7 +20,7 @@ Examples:
 """
 
 
-@click.command("capture", epilog=EXAMPLES)
+@click.command("capture", short_help="Write down what this TDX host offers, to simulate it.", epilog=EXAMPLES)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 def command(file: Path | None) -> int:
     """Write this host's processor, KVM and TDX module into FILE (standard output without one).

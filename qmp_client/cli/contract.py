@@ -16,7 +16,7 @@ Examples:
 """
 
 
-@click.command("contract", epilog=EXAMPLES)
+@click.command("contract", short_help="Compare two versions of the TDX module.", epilog=EXAMPLES)
 @click.argument("old")
 @click.argument("new")
 @click.option("--platform", "processor", help="Judge by what this processor has.  [default: any]")

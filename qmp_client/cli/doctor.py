@@ -16,7 +16,7 @@ Examples:
 MISSING = 3
 
 
-@click.command("doctor", epilog=EXAMPLES)
+@click.command("doctor", short_help="Say what this machine has and lacks.", epilog=EXAMPLES)
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def command(form: str) -> int:
     """Say what this machine has and lacks for each command, with the command that mends it.

@@ -21,7 +21,7 @@ Examples:
 """
 
 
-@click.command("drain", epilog=EXAMPLES)
+@click.command("drain", short_help="Let a host finish its jobs and take no more.", epilog=EXAMPLES)
 @broker_options
 @click.argument("host")
 @click.option("--undo", is_flag=True, help="Let the host take jobs again.")

@@ -18,7 +18,7 @@ Examples:
 """
 
 
-@click.command("explain", epilog=EXAMPLES)
+@click.command("explain", short_help="Say what a bit is and who controls it.", epilog=EXAMPLES)
 @click.argument("bit")
 @click.option("--module", help="Say how to turn it on or off with this module version.  [default: the newest]")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)

@@ -27,7 +27,7 @@ Examples:
 """
 
 
-@click.command("matrix", epilog=EXAMPLES)
+@click.command("matrix", short_help="Negotiate a grid of TDs side by side.", epilog=EXAMPLES)
 @grid_options
 @click.option("--qemu", multiple=True, help="The QEMU to run; repeatable.  [default: the one of scripts/build-qemu]")
 @click.option("--choose", help="model, maximal, minimal, or a file with exactly these bits.  [default: model]")

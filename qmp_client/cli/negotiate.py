@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -38,7 +38,7 @@ Examples:
 """
 
 
-@click.command("negotiate", epilog=EXAMPLES)
+@click.command("negotiate", short_help="Negotiate a TD's CPUID and say who decided each bit.", epilog=EXAMPLES)
 @click.option("--cpu", default="host", show_default=True, help="QEMU's -cpu: a model and its features.")
 @click.option("--smp", default="1", show_default=True, help="QEMU's -smp.")
 @click.option("--machine", "machine_type", default="q35", show_default=True, help="QEMU's machine type.")
@@ -115,8 +115,7 @@ def command(
     certain = expect is None and fail_on in (None, "none")
     judged = None if certain else _criteria(fail_on, expect)
     if qmp_socket is not None:
-        if interface or faults:
-            raise UsageError("--qmp attaches to a TD that runs already; --kvm and --fault are for a new one")
+        _check_nothing_is_for_a_new_td()
         report = _attached(qmp_socket, cpu, timeout)
     else:
         simulation = _simulation(hardware, module, platform, interface, faults, strict=strict_platform)
@@ -143,6 +142,23 @@ def command(
     return _conclude(report, judged or _criteria(fail_on, expect), form, everything=everything)
 
 
+GO_WITH_QMP = ("qmp_socket", "cpu", "fail_on", "expect", "form", "everything", "timeout")
+
+
+def _check_nothing_is_for_a_new_td() -> None:
+    for name, option in _given():
+        if name not in GO_WITH_QMP:
+            raise UsageError(f"--qmp attaches to a TD that runs already; {option} is for a new one")
+
+
+def _given() -> Iterator[tuple[str, str]]:
+    """The parameters that the user gave, each with its option."""
+    context = click.get_current_context()
+    for param in context.command.params:
+        if param.name and context.get_parameter_source(param.name) is click.core.ParameterSource.COMMANDLINE:
+            yield param.name, param.opts[0] if isinstance(param, click.Option) else "a command line behind --"
+
+
 SAID_BY_THE_COMMAND_LINE = ("cpu", "smp", "machine_type", "memory", "qemu", "qmp_socket")
 
 
@@ -152,10 +168,8 @@ def _own_command_line(
     """What the user's own command line says, the line to run, and what was added to it."""
     from qmp_client.qemu.own_command_line import adapt, names_firmware  # noqa: PLC0415
 
-    context = click.get_current_context()
-    for name in SAID_BY_THE_COMMAND_LINE:
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            option = next(param.opts[0] for param in context.command.params if param.name == name)
+    for name, option in _given():
+        if name in SAID_BY_THE_COMMAND_LINE:
             raise UsageError(f"{option} stands beside a command line of your own: say it in that one, behind --")
     image = (firmware_file or firmware.default()) if names_firmware(words) else _firmware(firmware_file)
     line = adapt(words, locate.find_qemu(words[0]), image, patched=not stock)

@@ -27,7 +27,7 @@ features, a vendor of one's own) is refused, and `negotiate` asks the real QEMU.
 """
 
 
-@click.command("predict", epilog=EXAMPLES)
+@click.command("predict", short_help="Say what negotiate would, without QEMU.", epilog=EXAMPLES)
 @click.option("--cpu", default="host", show_default=True, help="QEMU's -cpu: a model and its features.")
 @click.option("--smp", default="1", show_default=True, help="QEMU's -smp.")
 @click.option("--module", default=DEFAULT_MODULE, show_default=True, help="The version of the TDX module.")

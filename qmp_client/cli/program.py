@@ -73,7 +73,17 @@ class LazyGroup(click.Group):
         return command
 
 
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+EXAMPLES = """
+\b
+Examples:
+  tdx-cpuid doctor                                 (what is missing here?)
+  tdx-cpuid negotiate --cpu SapphireRapids         (what does a TD get of this model?)
+  tdx-cpuid explain avx512f                        (who decides about this bit?)
+  tdx-cpuid COMMAND --help                         (all options, more examples)
+"""
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLES)
 @click.version_option(package_name="tdx-cpuid")
 def program() -> None:
     """Show who decides each CPUID bit of a TDX guest: the user, QEMU, KVM or the TDX module.

@@ -17,7 +17,7 @@ Examples:
 """
 
 
-@click.command("replay", epilog=EXAMPLES)
+@click.command("replay", short_help="Show a recorded KVM conversation and reconcile it.", epilog=EXAMPLES)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--calls/--no-calls", default=True, show_default=True, help="Show every KVM call.")
 @click.option("--fail-on", default="none", show_default=True, help="Verdicts that make the exit status 1.")

@@ -31,7 +31,7 @@ Examples:
 MANY = "repeatable"
 
 
-@click.command("submit", epilog=EXAMPLES)
+@click.command("submit", short_help="Send jobs to a lab and wait for the results.", epilog=EXAMPLES)
 @broker_options
 @click.option("--pool", help="Send to whichever host of this pool is free.")
 @click.option("--host", help="Send to this host.")

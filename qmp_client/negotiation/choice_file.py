@@ -72,7 +72,10 @@ def read(path: Path) -> ChoiceFile:
 
 def number(value: int | str, bits: int = 32) -> int:
     """A number as JSON or the command line has it, in any base. Raises ValueError when it does not fit."""
-    result = int(value, 0) if isinstance(value, str) else value
+    try:
+        result = int(value, 0) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError(f"{value!r} is no number") from None
     if not 0 <= result < 1 << bits:
         raise ValueError(f"{value} does not fit {bits} bits")
     return result

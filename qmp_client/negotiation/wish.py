@@ -56,4 +56,4 @@ def _mask(option: str, text: str | None) -> int | None:
     try:
         return None if text is None else number(text, 64)
     except ValueError as error:
-        raise UsageError(f"{option} {text}: {error}", hint="write it as 0x602e7") from error
+        raise UsageError(f"{option}: {error}", hint="write it as 0x602e7") from error

@@ -15,6 +15,9 @@ from qmp_client.qemu.command_line import Machine
 QUOTED_LINES = 12
 """How much of QEMU's standard error an error message shows."""
 
+CONTENT = "exited with status 0"
+"""An end that QEMU has only when it is told to."""
+
 NO_MODEL = re.compile(r"unable to find CPU model '([^']+)'")
 NO_FEATURE = re.compile(
     r"Property '[^']*?-cpu\.([^']+)' not found|can't apply global [^.]*?-cpu\.([^=]+)=[^:]*: Property"
@@ -36,6 +39,8 @@ def explain(
     status = SEAMCALL.search(text)
     answered = int(status.group(1), 16) if status else 0
     hint = f"the TDX module answered {describe(answered)}" if answered else error.hint
+    if not hint and not complaints and ending == CONTENT:
+        hint = f"is {machine.qemu} a QEMU?"
     return QemuError(
         f"QEMU {ending}: {reason(complaints) or error}",
         hint=f"KVM said {refusal}" if refusal else hint,

@@ -175,7 +175,9 @@ def _root(error: BaseException) -> str:
         if inner is None:
             break
         error = inner
-    return f"{error}" or type(error).__name__
+    if isinstance(error, EOFError):
+        return "the other end closed it"
+    return getattr(error, "strerror", None) or f"{error}" or type(error).__name__
 
 
 @asynccontextmanager

@@ -24,6 +24,15 @@ def escaped(text: str) -> str:
     return "\n".join("\\&" + line if line[:1] in (".", "'") else line for line in lines)
 
 
+def names() -> list[str]:
+    """Every command, and behind a group its own commands, as ``baseline save``."""
+    found = []
+    for name in sorted(COMMANDS):
+        command = import_module(COMMANDS[name]).command
+        found += [name, *(f"{name} {sub}" for sub in sorted(getattr(command, "commands", {})))]
+    return found
+
+
 def help_of(name: str) -> str:
     """One command's help, as `--help` prints it."""
     if name == "sim":
@@ -31,7 +40,10 @@ def help_of(name: str) -> str:
         formatter = parser.formatter_class("tdx-cpuid sim", width=WIDTH)
         parser.formatter_class = lambda prog: formatter  # type: ignore[assignment]
         return parser.format_help()
-    command = import_module(COMMANDS[name]).command
+    group, _, sub = name.partition(" ")
+    command = import_module(COMMANDS[group]).command
+    if sub:
+        command = command.commands[sub]
     with click.Context(
         command, info_name=f"tdx-cpuid {name}", max_content_width=WIDTH, terminal_width=WIDTH
     ) as context:
@@ -54,7 +66,7 @@ def page() -> str:
         escaped(" ".join(more.split())),
         ".SH COMMANDS",
     ]
-    for name in sorted(COMMANDS):
+    for name in names():
         parts += [f".SS {escaped(name)}", ".nf", escaped(help_of(name).rstrip()), ".fi"]
     parts += [
         ".SH ENVIRONMENT",

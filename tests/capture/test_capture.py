@@ -128,3 +128,12 @@ def test_five_lines_name_each_thing_that_is_missing(tmp_path: Path) -> None:
     bare = five_lines(tmp_path / "c", "6.16.1")
     assert len(bare) == 5
     assert "modprobe kvm_intel" in bare[3]
+
+
+def test_no_setting_is_recommended_where_none_helps(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text("vendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC\n")
+    lines = five_lines(tmp_path, "6.16.1")
+    assert "AMD EPYC has no TDX" in lines[0]
+    assert lines[1] == "BIOS: nothing to enable: this processor has no TDX"
+    assert "modprobe" not in lines[3]

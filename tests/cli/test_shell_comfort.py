@@ -14,14 +14,24 @@ from qmp_client.cli.program import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, "-m", "qmp_client.cli.entry"]
+SUB_COMMANDS = ("baseline save", "baseline check")
 THERE = sorted(name for name, module in COMMANDS.items() if (ROOT / (module.replace(".", "/") + ".py")).exists())
 
 
-@pytest.mark.parametrize("command", THERE)
+@pytest.mark.parametrize("command", [*THERE, *SUB_COMMANDS])
 def test_every_command_s_help_has_examples(command: str) -> None:
-    result = subprocess.run([*PROGRAM, command, "--help"], capture_output=True, text=True, check=True)
+    result = subprocess.run([*PROGRAM, *command.split(), "--help"], capture_output=True, text=True, check=True)
     assert "Examples:" in result.stdout
     assert f"tdx-cpuid {command}" in result.stdout.partition("Examples:")[2]
+
+
+def test_the_list_of_commands_is_in_whole_sentences() -> None:
+    for words in ([], ["baseline"]):
+        result = subprocess.run([*PROGRAM, *words, "--help"], capture_output=True, text=True, check=True)
+        listed = result.stdout.partition("Commands:")[2].partition("Examples:")
+        assert listed[0].count(".\n") == len(COMMANDS if not words else SUB_COMMANDS)
+        assert "..." not in listed[0]
+        assert "tdx-cpuid" in listed[2]
 
 
 def completed(words: str) -> list[str]:
@@ -54,7 +64,7 @@ def test_the_man_page_is_up_to_date() -> None:
 def test_the_man_page_is_one() -> None:
     """Where there is a man program to ask; its layout is plain enough to be checked by eye elsewhere."""
     text = (ROOT / "docs/man/tdx-cpuid.1").read_text()
-    assert text.count(".nf\n") == text.count(".fi\n") == len(COMMANDS)
+    assert text.count(".nf\n") == text.count(".fi\n") == len(COMMANDS) + len(SUB_COMMANDS)
     if groff := shutil.which("groff"):
         result = subprocess.run(
             [groff, "-man", "-Tascii", "-ww"], input=text, capture_output=True, text=True, check=True

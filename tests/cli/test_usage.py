@@ -1,0 +1,57 @@
+"""Words on the command line that contradict each other, name nothing, or are not what they should be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = [sys.executable, "-m", "qmp_client.cli.entry"]
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        *("--stock", "--hardware", "--strict-platform", "--choose minimal", "--xfam 0x3", "--module 1.0"),
+        *("--kvm both", "--fault entropy", "--smp 2", "--machine q35", "--memory 1G", "--qemu x", "--firmware x"),
+        "-- qemu -smp 2",
+    ],
+)
+def test_what_is_for_a_new_td_does_not_go_with_one_that_runs(more: str) -> None:
+    words = more.split()
+    result = run("negotiate", "--qmp", "/nonexistent", *words)
+    assert result.returncode == 2, result.stderr
+    assert "runs already" in result.stderr
+    assert ("behind --" if words[0] == "--" else words[0]) in result.stderr
+
+
+def test_a_socket_that_is_not_there_is_said_without_numbers() -> None:
+    result = run("negotiate", "--qmp", "/nonexistent", "--cpu", "host", "--all", "--fail-on", "none")
+    assert result.returncode == 4
+    assert result.stderr == "tdx-cpuid: the QMP socket /nonexistent cannot be used: No such file or directory\n"
+
+
+def test_a_program_that_is_no_qemu(tdvf: Path) -> None:
+    result = run("negotiate", "--qemu", "/bin/true", "--firmware", tdvf)
+    assert result.returncode == 4
+    assert "is /bin/true a QEMU?" in result.stderr
+    assert "EOFError" not in result.stderr
+
+
+def test_a_number_that_is_none() -> None:
+    result = run("predict", "--xfam", "lots")
+    assert result.returncode == 2
+    assert "--xfam: 'lots' is no number" in result.stderr
+
+
+def test_a_baseline_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b"\xff\xfe\0")
+    result = run("baseline", "check", "x", "--folder", tmp_path)
+    assert result.returncode == 2
+    assert "is no text, and so no baseline" in result.stderr
