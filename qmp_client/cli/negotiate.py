@@ -166,14 +166,22 @@ def _own_command_line(
     words: tuple[str, ...], firmware_file: Path | None, *, stock: bool
 ) -> tuple[Machine, Callable[[int], list[str]], tuple[str, ...]]:
     """What the user's own command line says, the line to run, and what was added to it."""
-    from qmp_client.qemu.own_command_line import adapt, names_firmware  # noqa: PLC0415
+    from qmp_client.qemu.own_command_line import adapt, config_files, names_firmware  # noqa: PLC0415
 
     for name, option in _given():
         if name in SAID_BY_THE_COMMAND_LINE:
             raise UsageError(f"{option} stands beside a command line of your own: say it in that one, behind --")
     image = (firmware_file or firmware.default()) if names_firmware(words) else _firmware(firmware_file)
-    line = adapt(words, locate.find_qemu(words[0]), image, patched=not stock)
+    configs = {path: _text(Path(path)) for path in config_files(words)}
+    line = adapt(words, locate.find_qemu(words[0]), image, patched=not stock, configs=configs)
     return line.machine, line.arguments, line.additions
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"-readconfig {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _negotiated(

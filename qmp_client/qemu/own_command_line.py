@@ -7,11 +7,12 @@ QEMU's own option table (``qemu-options.hx``) and keyval format (``util/keyval.c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from qmp_client.errors import UsageError
+from qmp_client.qemu import config_file
 from qmp_client.qemu.command_line import Machine, cpu_option, guest_object, is_named_model
 
 # fmt: off
@@ -105,36 +106,44 @@ def _as_text(item: object) -> str:
     return {True: "on", False: "off"}[item] if isinstance(item, bool) else str(item)
 
 
-def adapt(words: Sequence[str], qemu: Path, firmware: Path, *, patched: bool = True) -> OwnCommandLine:
+def adapt(
+    words: Sequence[str], qemu: Path, firmware: Path, *, patched: bool = True, configs: Mapping[str, str] | None = None
+) -> OwnCommandLine:
     """Make the user's command line one that can be negotiated with.
 
     ``words`` begins with the program's name, for which ``qemu`` is run; ``firmware`` is used where the line names
-    none. ``patched`` QEMUs are told to take named CPU models. Raises UsageError for what cannot be negotiated with.
+    none. ``patched`` QEMUs are told to take named CPU models. ``configs`` are the contents of the files that
+    -readconfig names (``config_files``). Raises UsageError for what cannot be negotiated with.
     """
     if Path(words[0]).name in WRAPPERS:
         raise UsageError(f"{words[0]} is not QEMU: put it in front of tdx-cpuid, and QEMU's own command line behind --")
     given = options(words[1:])
-    for option in given:
+    line = _Line(given, configs or {})
+    for option in line.read():
         _refuse(option)
-    line = _Line(given)
     line.hold()
     line.accelerator()
     line.td(named_models=patched)
     line.processor()
     line.image(firmware)
-    if not DISPLAYS & {option.name for option in given}:
+    if not DISPLAYS & {option.name for option in line.read()}:
         line.add("display", "none")
     line.unblock()
     machine = Machine(
         qemu=qemu,
         firmware=Path(line.last("bios") or firmware),
         cpu=line.last("cpu") or "host",
-        smp=line.last("smp") or "1",
+        smp=(line.last("smp") or "1").removeprefix("cpus="),
         memory=line.last("m") or "QEMU's default",
         machine=line.machine().get("type", DEFAULT_TYPE),
         stock=not patched,
     )
     return OwnCommandLine(machine, (str(qemu), *line.words()), tuple(line.said))
+
+
+def config_files(words: Sequence[str]) -> list[str]:
+    """The files that -readconfig names."""
+    return [option.value or "" for option in options(words[1:]) if option.name == "readconfig"]
 
 
 def names_firmware(words: Sequence[str]) -> bool:
@@ -161,8 +170,9 @@ def _refuse(option: Option) -> None:
 class _Line:
     """A command line under change."""
 
-    def __init__(self, given: Sequence[Option]) -> None:
+    def __init__(self, given: Sequence[Option], configs: Mapping[str, str]) -> None:
         self._given = list(given)
+        self._configs = configs
         self._added: list[Option] = []
         self.said: list[str] = []
 
@@ -180,13 +190,25 @@ class _Line:
         self.said.append(f"added to your command line: -{name}" + (f" {value}" if value is not None else ""))
 
     def change(self, old: Option, value: str) -> None:
-        """Give an option of the user's another value and say so."""
+        """Give an option of the user's another value and say so. Raises UsageError for one of a file."""
+        if old not in self._given:
+            raise UsageError(
+                f"-readconfig has {old.name} {old.value}, which must be {value}",
+                hint="write it so in the file, or put it on the command line",
+            )
         self._given[self._given.index(old)] = Option(old.name, value)
         self.said.append(f"changed in your command line: -{old.name} {value}")
 
+    def read(self) -> Iterator[Option]:
+        """The options in the order in which QEMU reads them, those of -readconfig files in their place."""
+        for option in [*self._given, *self._added]:
+            yield option
+            if option.name == "readconfig":
+                yield from (Option(*said) for said in config_file.options(self._configs.get(option.value or "", "")))
+
     def all(self, *names: str) -> list[Option]:
         """The options of these names, in the order in which QEMU reads them."""
-        return [option for option in [*self._given, *self._added] if option.name in names]
+        return [option for option in self.read() if option.name in names]
 
     def last(self, name: str) -> str | None:
         """The value that counts where an option replaces an earlier one."""

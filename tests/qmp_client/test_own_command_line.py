@@ -81,6 +81,36 @@ def test_two_monitors_are_fine_and_none_holds_qemu_up() -> None:
     assert value(own, "-serial") == ["tcp::1,server=on,wait=off"]
 
 
+CONFIG = """
+# a comment
+[machine]
+  type = "pc-q35-10.1"
+  accel = "kvm"
+
+[smp-opts]
+  cpus = "2"
+
+[object "mine"]
+  qom-type = "tdx-guest"
+"""
+
+
+def test_what_a_config_file_says_is_kept() -> None:
+    words = ["qemu", "-readconfig", "a.cfg", "-cpu", "host", "-bios", "/f", "-display", "none", "-preconfig", "-S"]
+    own = adapt(words, Path("/qemu"), Path("/f"), configs={"a.cfg": CONFIG})
+    assert own.machine.machine == "pc-q35-10.1"
+    assert own.machine.smp == "2"
+    assert own.additions == ("added to your command line: -machine confidential-guest-support=mine",)
+
+
+def test_what_would_have_to_change_in_a_config_file_is_said() -> None:
+    words = ["qemu", "-readconfig", "a.cfg", "-cpu", "SapphireRapids"]
+    with pytest.raises(UsageError, match="-readconfig has object id=mine,qom-type=tdx-guest, which must be"):
+        adapt(words, Path("/qemu"), Path("/f"), configs={"a.cfg": CONFIG})
+    with pytest.raises(UsageError, match="runs on tcg"):
+        adapt(words, Path("/qemu"), Path("/f"), configs={"a.cfg": CONFIG.replace('"kvm"', '"tcg"')})
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
