@@ -129,6 +129,21 @@ def test_the_keyboard_reaches_every_bit_and_its_cause(show: Callable[..., Page])
     assert page.run(FOCUSED).startswith("0x0.eax[31:0]")
 
 
+def test_n_and_p_reach_the_map_from_anywhere_but_a_field(show: Callable[..., Page]) -> None:
+    page = show(small())
+    page.run("document.querySelector('td.heat').focus()")
+    page.press("Enter")
+    assert page.run("document.activeElement.tagName") == "H2", "an opened cell's name has the focus"
+    page.press("n")
+    assert page.run(FOCUSED).startswith("0x0.eax[31:0]"), "the first line that fails"
+    page.run("document.querySelector('#back').focus()")
+    page.press("n")
+    assert page.run(FOCUSED).startswith("0x0.eax[31:0]"), "where the map was left"
+    page.run("document.querySelector('#name').focus()")
+    page.press("n")
+    assert page.run("document.querySelector('#name').value") == "n"
+
+
 def test_the_map_is_an_aria_grid(show: Callable[..., Page]) -> None:
     page = show(small(), "cell=0")
     assert page.run("document.querySelector('.bits').getAttribute('role')") == "grid"

@@ -134,15 +134,15 @@ function drawBits(sides) {
 
   const counterpart = (item) => (sides.length < 2 ? null
     : linesOf(sides[1 - item.side]).find((line) => fieldKey(line) === fieldKey(item.line)) ?? null);
+  const marked = (item) => item.node.classList.contains(sides.length > 1 ? "differs" : "fails");
+  const beside = (item, key) => {
+    const reached = all.filter((each) => each === item || marked(each));
+    return reached[reached.indexOf(item) + (key === "n" ? 1 : -1)] ?? null;
+  };
   const grid = roving(table, rows, {
     tipOf: (item) => bitTip(item, sides.length > 1, counterpart(item)),
     act: () => false,
-    jump(item, key) {  // to the next or the previous line that fails (or differs)
-      if (key !== "n" && key !== "p") return false;
-      const reached = all.filter((each) => each === item
-        || each.node.classList.contains(sides.length > 1 ? "differs" : "fails"));
-      return reached[reached.indexOf(item) + (key === "n" ? 1 : -1)] ?? null;
-    },
+    jump: (item, key) => (key === "n" || key === "p" ? beside(item, key) : false),
   });
   const fade = () => {
     for (const item of all) item.node.classList.toggle("faded", ![item.line, ...item.more].some(matches));
@@ -151,6 +151,11 @@ function drawBits(sides) {
   return {
     node: el("div", { class: "map" }, table),
     fade,
+    step(key) {  // N or P outside the map: where it was left, if that is a line that fails (or differs)
+      const left = all.find((item) => item.node.tabIndex === 0);
+      const item = left && (key === "n" && marked(left) ? left : beside(left, key));
+      if (item) grid.focus(item);
+    },
     focus(line) {
       const item = all.find((each) => each.line === line || each.more.includes(line));
       if (item) grid.focus(item);

@@ -209,6 +209,12 @@ function makeTheme() {
   say();
 }
 
+document.addEventListener("keydown", (event) => {
+  if (!bits || event.altKey || event.ctrlKey || event.metaKey || (event.key !== "n" && event.key !== "p")) return;
+  if (event.target.closest(".bits, input, select, textarea")) return;
+  event.preventDefault();
+  bits.step(event.key);
+});
 window.addEventListener("popstate", () => { readAddress(); show(); });
 readAddress();
 makeTheme();
