@@ -85,7 +85,11 @@ def said(call: Call) -> str:
             continue
         if isinstance(value, list):
             words.append(f"{len(value)} {name}")
-        elif name in ("argument", "capability"):
+        elif isinstance(value, dict):
+            words.append(f"{name}=({' '.join(f'{part}={number:#x}' for part, number in value.items())})")
+        elif name == "argument" and "type" in call.said:
+            continue
+        elif name in ("argument", "capability", "type") and (name != "type" or isinstance(value, str)):
             words.append(f"{value}")
         elif isinstance(value, str):
             words += [f"{name}={value[:12]}..." if len(value) > 12 else f"{name}={value}"] if value else []

@@ -9,6 +9,7 @@ import errno
 from collections.abc import Callable
 
 from plugin.kvm.contract import BadAddress, Memory
+from plugin.kvm.conversation.registers import named
 from plugin.kvm.uapi import capabilities, proposal
 from plugin.kvm.uapi import constants as c
 from plugin.kvm.uapi import structs as s
@@ -28,6 +29,10 @@ _TDX_LISTS: dict[int, Layout] = {
     c.TDX_GET_CPUID: s.CPUID2,
     proposal.TDX_GET_CONFIG_CPUID: s.CPUID2,
     proposal.TDX_INIT_VCPU_CPUID: proposal.TDX_INIT_VCPU_CPUID_HEAD,
+}
+_VM_TYPES = {
+    c.X86_DEFAULT_VM: "KVM_X86_DEFAULT_VM",
+    c.X86_TDX_VM: "KVM_X86_TDX_VM",
 }
 _WRITTEN_BY_KVM = (
     c.TDX_CAPABILITIES, c.TDX_GET_CPUID, proposal.TDX_GET_CONFIG_CPUID, proposal.TDX_INIT_VCPU_CPUID
@@ -55,6 +60,8 @@ class Decoder:
             return {"argument": self._argument}
         if row.name == "KVM_CHECK_EXTENSION":
             return {"capability": capabilities.name(self._argument)}
+        if row.name == "KVM_CREATE_VM" and self._argument in _VM_TYPES:
+            return {"argument": self._argument, "type": _VM_TYPES[self._argument]}
         if row.layout is None and not row.number >> 16:
             return {"argument": self._argument} if self._argument else {}
         return self._attempt(self._said)
@@ -113,7 +120,9 @@ class Decoder:
         if row.layout is None:  # one integer
             size = row.number >> 16 & 0x3FFF
             return {"value": int.from_bytes(self._memory.read(self._argument, size), "little")}
-        return fields(row.layout, self._memory.read(self._argument, row.layout.size))
+        data = self._memory.read(self._argument, row.layout.size)
+        registers = named(row.layout, data)
+        return fields(row.layout, data) if registers is None else registers
 
     def _tdx(self, *, after: bool) -> dict[str, Any]:
         command, flags, data, hw_error = s.TDX_CMD.unpack(self._memory.read(self._argument, s.TDX_CMD.size))

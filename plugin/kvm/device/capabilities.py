@@ -76,6 +76,28 @@ _TD: dict[int, int] = {
 
 _DEFAULT_VM: dict[int, int] = {NUMBERS["MEMORY_ATTRIBUTES"]: 0, NUMBERS["GUEST_MEMFD"]: 0}
 
+SETTABLE: dict[int, int] = {
+    NUMBERS[name]: mask
+    for name, mask in {
+        "EXIT_HYPERCALL": 1 << 12,
+        "X2APIC_API": 0b11,
+        "X86_DISABLE_EXITS": 0b1111,
+        "X86_USER_SPACE_MSR": 0b111,
+        "X86_BUS_LOCK_EXIT": 0b11,
+        "X86_NOTIFY_VMEXIT": 0xFFFFFFFF00000003,
+        "DISABLE_QUIRKS": 0x3FF,
+        "DISABLE_QUIRKS2": 0x3FF,
+        "PMU_CAPABILITY": 1,
+        "EXCEPTION_PAYLOAD": (1 << 64) - 1,  # any value but 0 means on
+        "X86_TRIPLE_FAULT_EVENT": (1 << 64) - 1,
+        "EXIT_ON_EMULATION_FAILURE": 1,
+        "MSR_PLATFORM_INFO": (1 << 64) - 1,
+        "X86_GUEST_MODE": 1,
+        "VM_DISABLE_NX_HUGE_PAGES": 0,
+    }.items()
+}
+"""What KVM_ENABLE_CAP takes on a VM, by number: argument bits that may be set."""
+
 
 def value(number: int, xsave_size: int, vm_type: int | None = None) -> int:
     """Return a capability's value; `vm_type` is None for the question on /dev/kvm itself.

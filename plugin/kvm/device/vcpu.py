@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Without TD: what KVM_GET_x gives until KVM_SET_x. With TD, KVM cannot see registers, FPU or APIC page:
 # guest_state_protected, fpstate_is_confidential and guest_apic_protected in arch/x86/kvm.
 _SEEN_OF_A_TD = ("VCPU_EVENTS",)
+_SREGS = ("SREGS", "SREGS2")
 _MCG_BANKS, _MCG_KNOWN = 0xFF, 1 << 24 | 1 << 8 | 1 << 27 | 1 << 10
 _ENABLED_ON_VCPU = (NUMBERS["ENFORCE_PV_FEATURE_CPUID"],)
 _LAST_MP_STATE = 4  # KVM_MP_STATE_SIPI_RECEIVED
@@ -46,6 +47,8 @@ class Vcpu(Descriptor):
         self._tsc_khz = vm.tsc_khz
         self._states: dict[str, bytes] = {}
         self._msrs = dict(msrs.TD_RESET | msrs.FEATURES if vm.is_td else msrs.RESET)
+        if vm.disabled_quirks & c.X86_QUIRK_STUFF_FEATURE_MSRS:
+            self._msrs |= dict.fromkeys(msrs.STUFFED, 0)
 
     def became_td(self, rcx: int) -> None:
         """Take KVM_TDX_INIT_VCPU."""
@@ -161,10 +164,23 @@ class Vcpu(Descriptor):
         return Reply()
 
     def set_state(self, call: Call) -> Reply:
-        """Keep registers or the like. EINVAL for protected state of a TD."""
+        """Keep registers or the like. EINVAL for protected state of a TD, or control registers that cannot be."""
         name = self._state(call)
         (state,) = call.argument_struct()
+        if name in _SREGS:
+            from plugin.kvm.device.sregs import Sregs  # noqa: PLC0415  a TD has none, and start-up counts
+
+            if why := Sregs(state).refused(self.cpuid, self.vm.kvm.supported.entries):
+                raise call.reject(errno.EINVAL, why)
+            return Reply(commit=lambda: self._keep_sregs(name, state))
         return Reply(commit=lambda: self._states.__setitem__(name, state))
+
+    def _keep_sregs(self, name: str, state: bytes) -> None:
+        """Keep control registers; CPUID's OSXSAVE and OSPKE follow CR4."""
+        from plugin.kvm.device.sregs import followed  # noqa: PLC0415
+
+        self._states[name] = state
+        self.cpuid = followed(self.cpuid, state)
 
     def get_xsave2(self, call: Call) -> Reply:
         """Write the whole XSAVE area, KVM_CAP_XSAVE2 bytes. EINVAL for a TD."""

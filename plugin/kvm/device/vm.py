@@ -24,28 +24,8 @@ MAX_RESERVED_PINS = 24  # KVM_MAX_NR_RESERVED_IOAPIC_PINS
 MAX_IRQ_ROUTES = 4096
 _SPLIT_IRQCHIP = NUMBERS["SPLIT_IRQCHIP"]
 _BUS_CYCLES = NUMBERS["X86_APIC_BUS_CYCLES_NS"]
-# KVM_ENABLE_CAP on a VM: argument bits that may be set
-_SETTABLE = {
-    NUMBERS[name]: mask
-    for name, mask in {
-        "EXIT_HYPERCALL": 1 << 12,
-        "X2APIC_API": 0b11,
-        "X86_DISABLE_EXITS": 0b1111,
-        "X86_USER_SPACE_MSR": 0b111,
-        "X86_BUS_LOCK_EXIT": 0b11,
-        "X86_NOTIFY_VMEXIT": 0xFFFFFFFF00000003,
-        "DISABLE_QUIRKS": 0x3FF,
-        "DISABLE_QUIRKS2": 0x3FF,
-        "PMU_CAPABILITY": 1,
-        "EXCEPTION_PAYLOAD": (1 << 64) - 1,  # any value but 0 means on
-        "X86_TRIPLE_FAULT_EVENT": (1 << 64) - 1,
-        "EXIT_ON_EMULATION_FAILURE": 1,
-        "MSR_PLATFORM_INFO": (1 << 64) - 1,
-        "MAX_VCPU_ID": 0xFFFFFFFF,
-        "X86_GUEST_MODE": 1,
-        "VM_DISABLE_NX_HUGE_PAGES": 0,
-    }.items()
-}
+_MAX_VCPU_ID = NUMBERS["MAX_VCPU_ID"]
+_QUIRKS = NUMBERS["DISABLE_QUIRKS"], NUMBERS["DISABLE_QUIRKS2"]
 
 
 class Vm(Descriptor):
@@ -66,6 +46,7 @@ class Vm(Descriptor):
         """TSC frequency of new vCPUs in kHz."""
         self.capabilities: dict[int, int] = {}
         """First argument of every KVM_ENABLE_CAP."""
+        self.boot_cpu_id = 0
         self._eventfds: set[tuple[int, int, int, int]] = set()
         self._irqfds: set[tuple[int, int]] = set()
         self._clock_offset = 0
@@ -76,6 +57,12 @@ class Vm(Descriptor):
     def is_td(self) -> bool:
         """Whether this VM was created as a TD; its state is protected from the VMM."""
         return self.type == c.X86_TDX_VM
+
+    @property
+    def disabled_quirks(self) -> int:
+        """The KVM_X86_QUIRK_ bits that the VMM turned off."""
+        first, second = (self.capabilities.get(number, 0) for number in _QUIRKS)
+        return first | second
 
     @property
     def created_vcpus(self) -> int:
@@ -118,8 +105,9 @@ class Vm(Descriptor):
         """
         number = call.argument
         limit = capabilities.value(NUMBERS["MAX_VCPUS"], 0, self.type)
-        if number >= c.MAX_VCPU_IDS or self.created_vcpus >= limit:
-            raise call.reject(errno.EINVAL, f"vCPU {number}: ids end at {c.MAX_VCPU_IDS}, the VM at {limit} vCPUs")
+        ids = self.capabilities.get(_MAX_VCPU_ID) or c.MAX_VCPU_IDS
+        if number >= ids or self.created_vcpus >= limit:
+            raise call.reject(errno.EINVAL, f"vCPU {number}: ids end at {ids}, the VM at {limit} vCPUs")
         td = self.td
         if self.is_td:
             if td is None or td.record.finalised:
@@ -138,10 +126,13 @@ class Vm(Descriptor):
         return NewFile(vcpu, capabilities.MMAP_PAGES * c.PAGE_SIZE, f"kvm-vcpu:{number}", commit)
 
     def set_boot_cpu_id(self, call: Call) -> Reply:
-        """Choose the boot processor. EBUSY once a vCPU exists."""
+        """Choose the boot processor. EBUSY once a vCPU exists, EINVAL for an id that no vCPU can have."""
+        ids = self.capabilities.get(_MAX_VCPU_ID) or c.MAX_VCPU_IDS
         if self.created_vcpus:
             raise call.reject(errno.EBUSY, "a vCPU exists")
-        return Reply()
+        if call.argument > ids:
+            raise call.reject(errno.EINVAL, f"vCPU {call.argument}: ids end at {ids}")
+        return Reply(commit=lambda: setattr(self, "boot_cpu_id", call.argument))
 
     # Memory
 
@@ -384,10 +375,16 @@ class Vm(Descriptor):
                 raise call.reject(errno.EINVAL, f"{name}: {value} ns, or a vCPU exists")
             if not self.irqchip:
                 raise call.reject(errno.ENXIO, f"{name}: there is no interrupt chip")
-        elif number not in _SETTABLE:
+        elif number == _MAX_VCPU_ID:
+            now = self.capabilities.get(number) or value
+            if not self.boot_cpu_id <= value <= c.MAX_VCPU_IDS or now != value:
+                raise call.reject(errno.EINVAL, f"{name}: {value}; it is {now}, and vCPU {self.boot_cpu_id} boots")
+        elif number not in capabilities.SETTABLE:
             raise call.reject(errno.EINVAL, f"{name} cannot be enabled on a VM here")
-        elif value & ~_SETTABLE[number]:
-            raise call.reject(errno.EINVAL, f"{name}: argument {value:#x} has bits outside {_SETTABLE[number]:#x}")
+        elif value & ~capabilities.SETTABLE[number]:
+            raise call.reject(
+                errno.EINVAL, f"{name}: argument {value:#x} has bits outside {capabilities.SETTABLE[number]:#x}"
+            )
         return Reply(commit=lambda: self.capabilities.__setitem__(number, value))
 
     def _split_irqchip(self, call: Call, pins: int) -> Reply:

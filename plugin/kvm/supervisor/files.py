@@ -8,6 +8,8 @@ import os
 
 from plugin.kvm.contract import Device, NewFile
 
+FEW = 16
+
 
 class KvmFile:
     """A memfd that stands for one KVM object, held through two open files: theirs and ours."""
@@ -66,10 +68,12 @@ class KvmFile:
 class FileTable:
     """All KVM objects of one command, found by inode: whatever number a process knows them by."""
 
-    __slots__ = ("_files",)
+    __slots__ = ("_enough", "_files")
 
     def __init__(self) -> None:
         self._files: dict[tuple[int, int], KvmFile] = {}
+        self._enough = FEW
+        """So many files may there be before it is worth asking which of them are in use."""
 
     def __len__(self) -> int:
         return len(self._files)
@@ -89,6 +93,12 @@ class FileTable:
         except OSError:
             return None
         return self._files.get((status.st_dev, status.st_ino))
+
+    def release_if_many(self) -> None:
+        """Release what is unused once the table has doubled: asking costs as much as there are files."""
+        if len(self._files) >= self._enough:
+            self.release_unused()
+            self._enough = max(FEW, 2 * len(self._files))
 
     def release_unused(self) -> None:
         """Close what no process holds any more, so that a long-lived command can start many VMMs."""

@@ -166,7 +166,7 @@ class Supervisor:
         if not is_kvm:
             self._listener.let_through(call)
             return
-        self._files.release_unused()
+        self._files.release_if_many()
         try:
             new = self._loaded().kvm.open()
         except Rejected as rejected:

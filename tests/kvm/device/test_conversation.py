@@ -54,7 +54,7 @@ def test_a_td_from_the_first_call_to_the_last(vmm: Vmm, record: io.StringIO) -> 
         ("vcpu-0", "KVM_MEMORY_ENCRYPT_OP"),
     ]
     by = {call["in"].get("command", call["call"]): call for call in calls if "in" in call}
-    assert by["KVM_CREATE_VM"]["in"] == {"argument": 5}
+    assert by["KVM_CREATE_VM"]["in"] == {"argument": 5, "type": "KVM_X86_TDX_VM"}
     assert by["KVM_CREATE_VM"]["new"] == "vm-0"
     assert by["KVM_ENABLE_CAP"]["in"]["cap"] == "KVM_CAP_SPLIT_IRQCHIP"
     offered = by["KVM_TDX_CAPABILITIES"]
@@ -104,6 +104,19 @@ def test_capabilities_msrs_and_unknown_requests(vmm: Vmm, record: io.StringIO) -
     assert msrs["in"]["entries"] == [{"index": 0x10A}]
     assert msrs["out"]["entries"] == [{"index": 0x10A, "data": s.MSR_ENTRY.unpack(vmm.memory.read(address + 8, 16))[2]}]
     assert (unknown["call"], unknown["in"]) == ("ioctl 0x0000aeff", {"argument": 3})
+
+
+def test_registers_have_names(vmm: Vmm, record: io.StringIO) -> None:
+    vcpu = vmm.open(vmm.open(vmm.system, "KVM_CREATE_VM", 0), "KVM_CREATE_VCPU", 0)
+    sregs = bytearray(s.SREGS.size)
+    sregs[0:8], sregs[224:232] = (0xFFFF0000).to_bytes(8, "little"), (0x10).to_bytes(8, "little")
+    vmm.ioctl(vcpu, "KVM_SET_SREGS", vmm.place(bytes(sregs)))
+    vmm.ioctl(vcpu, "KVM_SET_REGS", vmm.place((2).to_bytes(8, "little", signed=False).rjust(144, b"\0")))
+    vmm.ioctl(vcpu, "KVM_GET_SREGS", vmm.place(bytes(s.SREGS.size)))
+    *_, said, general, read = lines(record)
+    assert said["in"] == {"cs": {"base": 0xFFFF0000}, "cr0": 0x10}
+    assert general["in"] == {"rflags": 2}
+    assert read["out"] == said["in"]
 
 
 def test_fields() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from plugin.kvm.conversation.registers import LAYOUTS as REGISTERS
 from plugin.kvm.uapi import constants
 from plugin.kvm.uapi.capabilities import NUMBERS as CAPABILITIES
 from plugin.kvm.uapi.ioctls import REQUESTS
@@ -21,6 +22,7 @@ from plugin.kvm.uapi.structs import LAYOUTS, RUN
 NOT_FIELDS = ("state", "hole")  # opaque structures, and padding that C leaves unnamed
 NOT_IN_USER_HEADERS = ("PAGE_SIZE", "MAX_CPUID_ENTRIES", "USER_MEM_SLOTS", "MAX_VCPU_IDS", "CAP_COALESCED_MMIO_PAGE")
 GUARDS = {
+    "kvm_sregs2": "KVM_GET_SREGS2",
     "kvm_userspace_memory_region2": "KVM_SET_USER_MEMORY_REGION2",
     "kvm_create_guest_memfd": "KVM_CREATE_GUEST_MEMFD",
     "kvm_memory_attributes": "KVM_SET_MEMORY_ATTRIBUTES",
@@ -44,7 +46,7 @@ def questions() -> Iterator[tuple[str, str, int]]:
             macro = f"KVM_{name}"
             enumeration = name.startswith("TDX_") and name != "TDX_MEASURE_MEMORY_REGION"
             yield guard(macro) if enumeration else macro, macro, value
-    for layout in LAYOUTS:
+    for layout in (*LAYOUTS, *REGISTERS):
         if layout is not RUN:
             yield guard(layout.name), f"sizeof(struct {layout.name})", layout.size
         for field in layout.fields:
