@@ -50,12 +50,12 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """A cache that has meson already: nothing is fetched here."""
+    """A cache that has the Python to configure with: nothing is fetched here."""
     folder = tmp_path / "cache" / "tdx-cpuid" / "qemu"
     for minor in range(11, 20):
-        meson = folder / f"meson-3.{minor}"
-        meson.mkdir(parents=True)
-        (meson / "complete").touch()
+        python = folder / f"python-3.{minor}"
+        python.mkdir(parents=True)
+        (python / "complete").touch()
     return folder
 
 
@@ -101,7 +101,7 @@ def test_a_tree_that_does_not_compile_leaves_its_log_only(tree: Path, cache: Pat
     assert done.stdout == ""
     assert "compiling QEMU failed" in done.stderr
     assert "emulator" in done.stderr
-    left = {path.suffix for path in cache.iterdir() if not path.name.startswith("meson-")}
+    left = {path.suffix for path in cache.iterdir() if not path.name.startswith("python-")}
     assert left == {".log", ".lock"}
 
 

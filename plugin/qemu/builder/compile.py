@@ -33,27 +33,28 @@ FLAGS = (
     "--disable-download",
 )
 
-MESON = "meson>=1.5,<2"
+PYTHON_PACKAGES = ("meson>=1.5,<2", "pycotap>=1.1", "qemu.qmp>=0.0.5", "setuptools", "wheel")
+"""What configure wants, of one release or another. Tarballs bring the most of it; a distribution's may bring none."""
 TARGET = "qemu-system-x86_64"
 STEP = re.compile(r"\[(\d+)/(\d+)\] (.*)")
 
 
 def private_python(cache: Path, log: Path) -> Path:
-    """Return a Python that has meson, from a virtual environment of its own in the cache. Raises Trouble.
+    """Return a Python that has what configure wants, from a virtual environment in the cache. Raises Trouble.
 
     Debian 12 and Ubuntu 24.04 have a meson that is too old for QEMU.
     """
-    folder = cache / f"meson-{sys.version_info.major}.{sys.version_info.minor}"
+    folder = cache / f"python-{sys.version_info.major}.{sys.version_info.minor}"
     python = folder / "bin" / "python3"
-    with locked(cache / f"{folder.name}.lock", "another build is fetching meson: waiting for it"):
+    with locked(cache / f"{folder.name}.lock", "another build is fetching meson and more: waiting for it"):
         if not (folder / "complete").exists():
-            say("fetching meson")
+            say("fetching meson and more that configure wants")
             shutil.rmtree(folder, ignore_errors=True)
             run([sys.executable, "-m", "venv", str(folder)], log=log, what="making a virtual environment")
             run(
-                [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", MESON],
+                [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PYTHON_PACKAGES],
                 log=log,
-                what=f"pip install '{MESON}'",
+                what=f"pip install {' '.join(PYTHON_PACKAGES)}",
             )
             (folder / "complete").touch()
     return python
