@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from plugin.qemu.builder import patches
+from plugin.qemu.builder.__main__ import build_inputs
+from plugin.qemu.builder.compile import DEVICES
 from plugin.qemu.builder.requirements import REQUIREMENTS, explain, missing
 from plugin.qemu.builder.source import OwnTree
 
@@ -120,12 +123,46 @@ def test_a_build_that_is_ended_leaves_its_log_only(tree: Path, cache: Path) -> N
     assert not list(cache.glob("*.building"))
 
 
-def test_a_patch_that_does_not_fit_is_named(tree: Path, cache: Path) -> None:
+@pytest.fixture
+def unpatched(tree: Path) -> Path:
+    """The same tree, which has TDX and no commands; no patch fits its few files."""
     (tree / "qapi" / "misc-i386.json").write_text("")
-    done = build(cache, "--source", tree)
+    (tree / "target" / "i386" / "kvm").mkdir(parents=True)
+    (tree / "target" / "i386" / "kvm" / "tdx.c").touch()
+    return tree
+
+
+def test_patches_that_do_not_fit_are_named(unpatched: Path, cache: Path) -> None:
+    done = build(cache, "--source", unpatched)
     assert done.returncode == 3
-    assert "applying 0001-" in done.stderr
-    assert "does not fit this tree" in done.stderr
+    assert "the patches do not fit this tree, which is QEMU 10.2.2 (they were made for 10.1, 10.2" in done.stderr
+    assert "0004-" in done.stderr
+    assert "qapi/misc-i386.json hunk 1 failed at line" in done.stderr
+    assert "build that tree with --source" in done.stderr
+
+
+def test_a_release_that_is_not_known_is_said(unpatched: Path, cache: Path) -> None:
+    (unpatched / "VERSION").write_text("13.0.50\n")
+    done = build(cache, "--source", unpatched)
+    assert done.returncode == 3
+    assert "no patch series was made for QEMU 13.0.50 (there is one for 10.1, 10.2" in done.stderr
+    assert "the patches do not fit this tree, which is QEMU 13.0.50" in done.stderr
+
+
+def test_a_release_without_tdx_is_refused(unpatched: Path, cache: Path) -> None:
+    (unpatched / "VERSION").write_text("9.2.4\n")
+    (unpatched / "target" / "i386" / "kvm" / "tdx.c").unlink()
+    (unpatched / "qapi" / "misc-i386.json").unlink()
+    done = build(cache, "--source", unpatched)
+    assert done.returncode == 3
+    assert "QEMU 9.2.4 knows no TDX: it takes QEMU 10.1 or newer" in done.stderr
+
+
+def test_what_is_built_depends_on_the_patches_that_are_applied(tree: Path) -> None:
+    assert build_inputs(None) == [*patches.load(patches.FOLDER).patches, DEVICES]
+    assert build_inputs(tree) == [DEVICES], "a tree with the commands is built as it is"
+    (tree / "qapi" / "misc-i386.json").write_text("")
+    assert build_inputs(tree) == build_inputs(None)
 
 
 def test_a_tarball_is_built(tree: Path, cache: Path, tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from plugin.qemu.builder import compile as build_steps
 from plugin.qemu.builder import patches, requirements
+from plugin.qemu.builder.apply import apply
 from plugin.qemu.builder.cache import Slot, inputs_hash
 from plugin.qemu.builder.check import check, series_of
+from plugin.qemu.builder.patches import Series
 from plugin.qemu.builder.source import DistributionSource, OwnTree, Source, Tarball
 from plugin.qemu.trouble import Missing, cache_folder, end_with_trouble, say
 
@@ -17,15 +19,11 @@ def main(arguments: list[str]) -> None:
     """Run the command. Raises Trouble."""
     options = parse(arguments)
     if options.check:
-        series, tree = options.check
-        fits, said = check(series_of(series), Path(tree))
-        print("\n".join(said))
-        if not fits:
-            raise SystemExit(1)
+        report(series_of(options.check[0]), Path(options.check[1]))
         return
     cache = cache_folder() / "qemu"
     source = chosen_source(options, cache)
-    slot = Slot(cache, inputs_hash(source.identity(), build_steps.FLAGS, build_inputs()))
+    slot = Slot(cache, inputs_hash(source.identity(), build_steps.FLAGS, build_inputs(options.source)))
     if not slot.built:
         provide_requirements(source, install=options.install_deps)
         build(slot, source)
@@ -65,10 +63,19 @@ def chosen_source(options: argparse.Namespace, cache: Path) -> Source:
     return DistributionSource(cache / "downloads")
 
 
-def build_inputs() -> list[Path]:
-    """Every file of ours that the result depends on."""
-    series = [patch for release in patches.releases() for patch in patches.series(release)]
-    return [*series, build_steps.DEVICES]
+def report(series: Series, tree: Path) -> None:
+    """Say whether a series fits a tree. Exits with 1 if it does not; raises Missing for no QEMU tree."""
+    fits, said = check(series, tree)
+    print("\n".join(said))
+    print(f"the series {'fits' if fits else 'does not fit'} QEMU {patches.version_of(tree)}")
+    if not fits:
+        raise SystemExit(1)
+
+
+def build_inputs(own_tree: Path | None) -> list[Path]:
+    """Every file of ours that the result depends on: no patches where a tree of the user's has the commands."""
+    patched = own_tree is not None and patches.has_commands(own_tree)
+    return [*([] if patched else patches.load(patches.FOLDER).patches), build_steps.DEVICES]
 
 
 def provide_requirements(source: Source, *, install: bool) -> None:
@@ -91,7 +98,10 @@ def build(slot: Slot, source: Source) -> None:
         slot.log.write_bytes(b"")
         tree, finished = work / "tree", work / "finished"
         source.unpack(tree, slot.log)
-        patches.apply(tree, slot.log)
+        if patches.has_commands(tree):
+            say("the tree has the QMP commands already: building it as it is")
+        else:
+            apply(patches.load(patches.FOLDER), tree, slot.log)
         python = build_steps.private_python(slot.folder, slot.log)
         folder = build_steps.configure(tree, python, slot.log)
         build_steps.compile_emulator(folder, slot.log)
