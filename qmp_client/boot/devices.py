@@ -47,7 +47,7 @@ def words(wish: Wish, ends: tuple[socket.socket, socket.socket]) -> list[str]:
     more = [
         "-no-reboot",
         *("-drive", f"if=none,id=disk0,file={wish.disk.replace(',', ',,')},format={form},snapshot=on"),
-        *("-device", "virtio-blk-pci,drive=disk0,bootindex=0"),
+        *("-device", "virtio-blk-pci,drive=disk0,bootindex=1"),
         *("-chardev", f"socket,id=console,fd={console.fileno()}", "-serial", "chardev:console"),
     ]
     if wish.guest_agent:
