@@ -75,6 +75,7 @@ def save(
     Nothing is written unless every TD could be built.
     """
     from qmp_client.baseline.text import Baseline, render  # noqa: PLC0415
+    from qmp_client.report.console import many  # noqa: PLC0415
 
     path = _path(folder, name)
     axes = {"cpu": cpu, "machine": machine, "module": module, "platform": platform, "smp": smp, "kvm": kvm}
@@ -97,7 +98,7 @@ def save(
     if before is not None:
         _show_changes(name, before, baseline)
     in_full = text.count("\nmachines ")
-    click.echo(f"{path}: {len(results)} TDs, {in_full} in full, {len(text.splitlines())} lines")
+    click.echo(f"{path}: {many(len(results), 'TD')}, {in_full} in full, {len(text.splitlines())} lines")
     return 0
 
 

@@ -18,6 +18,9 @@ QUOTED_LINES = 12
 CONTENT = "exited with status 0"
 """An end that QEMU has only when it is told to."""
 
+NOT_PATCHED = re.compile(r"Invalid parameter 'x-named-cpu-models'|x-named-cpu-models' not found")
+"""What a stock QEMU says of the patches' property; the second is that of releases before the object had a schema."""
+
 NO_MODEL = re.compile(r"unable to find CPU model '([^']+)'")
 NO_FEATURE = re.compile(
     r"Property '[^']*?-cpu\.([^']+)' not found|can't apply global [^.]*?-cpu\.([^=]+)=[^:]*: Property"
@@ -60,7 +63,7 @@ def reason(complaints: Sequence[str]) -> str:
 
 def unknown_name(text: str, machine: Machine) -> UsageError | None:
     """The error for a CPU model or feature that this QEMU does not have, if that is what it complains about."""
-    if "x-named-cpu-models' not found" in text:
+    if NOT_PATCHED.search(text):
         return UsageError(
             "this QEMU is a stock one, and takes no CPU model but host for a TD",
             hint="scripts/build-qemu builds one that does; with this one, take --cpu host and name features",
