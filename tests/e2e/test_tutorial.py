@@ -1,12 +1,12 @@
-"""docs/tutorial.md, line by line: every command is run, and every line of output that the page shows has to come."""
+"""docs/tutorial.md and README.md: every command is run, and every line of output that the page shows has to come."""
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = "..."
@@ -29,20 +29,10 @@ def has(said: list[str], shown: str) -> bool:
     return False
 
 
-def test_the_tutorial(qemu: Path, firmware: Path, tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin/tdx-cpuid"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m qmp_client.cli.entry "$@"\n')
-    program.chmod(0o755)
-    environment = os.environ | {
-        "PATH": f"{program.parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "TDX_CPUID_QEMU": str(qemu),
-        "TDX_CPUID_FIRMWARE": str(firmware),
-    }
-    page = (ROOT / "docs/tutorial.md").read_text()
-    steps = list(commands(page))
-    assert len(steps) == 10
+@pytest.mark.parametrize(("page", "number"), [("docs/tutorial.md", 10), ("README.md", 3)])
+def test_a_page_shows_what_is_said(page: str, number: int, environment: dict[str, str], tmp_path: Path) -> None:
+    steps = list(commands((ROOT / page).read_text()))
+    assert len(steps) == number
     for command, shown in steps:
         result = subprocess.run(
             ["bash", "-c", command],

@@ -43,9 +43,6 @@ FEATURES: dict[int, int] = {
 }
 """Feature MSRs (KVM_GET_MSR_FEATURE_INDEX_LIST) and the values KVM_GET_MSRS on /dev/kvm gives."""
 
-STUFFED = (ARCH_CAPABILITIES, PERF_CAPABILITIES, PLATFORM_INFO)
-"""Those that a new vCPU has in full, unless KVM_X86_QUIRK_STUFF_FEATURE_MSRS is off."""
-
 RESET: dict[int, int] = FEATURES | {
     PAT: 0x0007040600070406,
     MISC_ENABLE: 1 << 11 | 1 << 12 | 1,  # no BTS, no PEBS, fast strings

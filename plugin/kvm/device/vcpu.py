@@ -48,7 +48,7 @@ class Vcpu(Descriptor):
         self._states: dict[str, bytes] = {}
         self._msrs = dict(msrs.TD_RESET | msrs.FEATURES if vm.is_td else msrs.RESET)
         if vm.disabled_quirks & c.X86_QUIRK_STUFF_FEATURE_MSRS:
-            self._msrs |= dict.fromkeys(msrs.STUFFED, 0)
+            self._msrs |= dict.fromkeys(msrs.FEATURES, 0)
 
     def became_td(self, rcx: int) -> None:
         """Take KVM_TDX_INIT_VCPU."""

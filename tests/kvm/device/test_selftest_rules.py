@@ -49,12 +49,13 @@ def test_feature_msrs_begin_at_zero_without_the_quirk(vmm: Vmm, vm: Device) -> N
     enable(vmm, vm, "DISABLE_QUIRKS2", c.X86_QUIRK_STUFF_FEATURE_MSRS)
     vcpu = vmm.open(vm, "KVM_CREATE_VCPU", 0)
     other = vmm.open(vmm.open(vmm.system, "KVM_CREATE_VM", 0), "KVM_CREATE_VCPU", 0)
-    address = vmm.place(s.MSRS.pack(1, 0) + s.MSR_ENTRY.pack(msrs.ARCH_CAPABILITIES, 0, 1))
-    values = []
-    for device in (vcpu, other):
-        vmm.ioctl(device, "KVM_GET_MSRS", address)
-        values.append(s.MSR_ENTRY.unpack(vmm.memory.read(address + s.MSRS.size, s.MSR_ENTRY.size))[2])
-    assert values == [0, msrs.FEATURES[msrs.ARCH_CAPABILITIES]]
+    for index, value in msrs.FEATURES.items():
+        values = []
+        address = vmm.place(s.MSRS.pack(1, 0) + s.MSR_ENTRY.pack(index, 0, 1))
+        for device in (vcpu, other):
+            vmm.ioctl(device, "KVM_GET_MSRS", address)
+            values.append(s.MSR_ENTRY.unpack(vmm.memory.read(address + s.MSRS.size, s.MSR_ENTRY.size))[2])
+        assert values == [0, value]
 
 
 def sregs(code: int = 0, **control: int) -> bytes:
