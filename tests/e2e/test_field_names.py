@@ -7,8 +7,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from plugin.cpuid import Bit, Leaf
 from plugin.cpuid.fields import all_fields
+from tests.e2e.release import release
 
 KVM_FEATURES = 0x40000001  # QEMU clears this word unless it runs on KVM
 CPU = "/machine/unattached/device[0]"
@@ -57,6 +60,8 @@ def feature_words(qemu: Path, firmware: Path, cpu: str) -> dict[tuple[int, int |
 
 def test_each_property_is_the_bit_the_table_says(qemu: Path, tmp_path: Path) -> None:
     """Give every name a number, and start QEMU once per binary digit with the names whose number has it."""
+    if release(qemu) < (10, 2):
+        pytest.skip("this QEMU has no name yet for some of the bits")
     firmware = tmp_path / "empty.bin"
     firmware.write_bytes(bytes(65536))
     number = {name: n for n, name in enumerate(NAMES, start=1)}

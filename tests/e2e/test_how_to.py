@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.release import only_with_the_written_down
+
 ROOT = Path(__file__).parent.parent.parent
 BLOCK = re.compile(r"```(console|sh run|toml grid\.toml)\n(.*?)```", re.S)
 STEP = re.compile(r"^\$ ((?:.*\\\n)*.*)\n?((?:(?!\$ ).*\n?)*)", re.M)
@@ -17,7 +19,10 @@ SAME = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 @pytest.mark.parametrize("page", ["matrix.md", "baselines.md"])
-def test_a_page_shows_what_is_said(page: str, environment: dict[str, str], firmware: Path, tmp_path: Path) -> None:
+def test_a_page_shows_what_is_said(
+    page: str, qemu: Path, environment: dict[str, str], firmware: Path, tmp_path: Path
+) -> None:
+    only_with_the_written_down(qemu)
     text = (ROOT / "docs" / "how-to" / page).read_text()
     here = tmp_path / "here"
     here.mkdir()

@@ -10,6 +10,7 @@ from plugin.qemu.request.models import model_names
 from plugin.qemu.request.words import load_features
 from qmp_client.qemu.ending import cpu_models
 from tests.e2e.prediction import Point, Refusal, differences, predicted, real
+from tests.e2e.release import only_with_the_written_down
 
 REPORTS = [
     *(Point("host", module=module) for module in ("1.5.01", "1.5.05", "1.5.34", "2.0.18", "future")),
@@ -37,6 +38,11 @@ REFUSED = [
     Point("host,avx=maybe"),
     Point("host", "3,sockets=2"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _of_that_release(qemu: Path) -> None:
+    only_with_the_written_down(qemu)
 
 
 @pytest.mark.parametrize("point", REPORTS, ids=str)

@@ -21,6 +21,7 @@ from qmp_client.qemu.process import watching
 from qmp_client.qemu.spawn import Simulation, spawn
 from qmp_client.qmp.session import connect
 from qmp_client.qmp.wire import RequestedCpuid, to_cpuid
+from tests.e2e.release import only_with_the_written_down
 
 MODULE, PLATFORM = "1.5.05", "granite-rapids"
 EVERY = sorted(load_features().features)
@@ -54,6 +55,11 @@ ODD = [
     "pentium3,+lm,-invtsc",
     "pentium3,-invtsc,+abm",
 ]
+
+
+@pytest.fixture(autouse=True)
+def _of_that_release(qemu: Path) -> None:
+    only_with_the_written_down(qemu)
 
 
 async def requested(qemu: Path, firmware: Path, cpu: str) -> RequestedCpuid:
