@@ -12,7 +12,7 @@ import pytest
 
 from plugin.qemu.builder import patches
 from plugin.qemu.builder.__main__ import build_inputs
-from plugin.qemu.builder.compile import DEVICES
+from plugin.qemu.builder.compile import DEVICES, SUBPROJECTS
 from plugin.qemu.builder.requirements import REQUIREMENTS, explain, missing
 from plugin.qemu.builder.source import OwnTree
 
@@ -41,6 +41,7 @@ def tree(tmp_path: Path) -> Path:
         "configs/devices/x86_64-softmmu/default.mak": "",
         "pc-bios/optionrom/Makefile": OPTION_ROMS,
         "build-of-mine/meson-private/cmd_line.txt": "big",
+        **{f"subprojects/{name}/README": "" for name in SUBPROJECTS},
     }
     root = tmp_path / "tree"
     for name, text in content.items():
@@ -147,6 +148,14 @@ def test_a_release_that_is_not_known_is_said(unpatched: Path, cache: Path) -> No
     assert done.returncode == 3
     assert "no patch series was made for QEMU 13.0.50 (there is one for 10.1, 10.2" in done.stderr
     assert "the patches do not fit this tree, which is QEMU 13.0.50" in done.stderr
+
+
+def test_a_clone_without_its_subprojects_is_told_how_to_get_them(tree: Path, cache: Path) -> None:
+    (tree / "subprojects" / "keycodemapdb" / "README").unlink()
+    done = build(cache, "--source", tree)
+    assert done.returncode == 3
+    assert "the tree lacks subprojects/keycodemapdb; nothing is downloaded" in done.stderr
+    assert "meson subprojects download keycodemapdb\n" in done.stderr
 
 
 def test_a_release_without_tdx_is_refused(unpatched: Path, cache: Path) -> None:

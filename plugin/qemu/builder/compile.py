@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from plugin.qemu.builder.cache import locked
-from plugin.qemu.trouble import Trouble, last_lines, run, say
+from plugin.qemu.trouble import Missing, Trouble, last_lines, run, say
 
 DEVICES = Path(__file__).resolve().parents[1] / "devices.mak"
 DEVICES_NAME = "tdx-cpuid"
@@ -35,6 +35,9 @@ FLAGS = (
 
 PYTHON_PACKAGES = ("meson>=1.5,<2", "pycotap>=1.1", "qemu.qmp>=0.0.5", "setuptools", "wheel")
 """What configure wants, of one release or another. Tarballs bring the most of it; a distribution's may bring none."""
+SUBPROJECTS = ("keycodemapdb", "berkeley-softfloat-3", "berkeley-testfloat-3")
+"""Sources that QEMU keeps elsewhere: release tarballs have them, a clone once they were downloaded."""
+
 TARGET = "qemu-system-x86_64"
 STEP = re.compile(r"\[(\d+)/(\d+)\] (.*)")
 
@@ -61,7 +64,14 @@ def private_python(cache: Path, log: Path) -> Path:
 
 
 def configure(tree: Path, python: Path, log: Path) -> Path:
-    """Configure the tree; return its build folder. Raises Trouble."""
+    """Configure the tree; return its build folder. Raises Missing for a tree without its sub-projects, or Trouble."""
+    lacking = [name for name in SUBPROJECTS if not next((tree / "subprojects" / name).glob("*"), None)]
+    if lacking:
+        raise Missing(
+            f"the tree lacks {', '.join(f'subprojects/{name}' for name in lacking)}; nothing is downloaded for it.\n"
+            f"In a clone of QEMU's repository: meson subprojects download {' '.join(lacking)}\n"
+            "(release tarballs of QEMU have them; what `git archive` or a hosting site packs does not)"
+        )
     shutil.copyfile(DEVICES, tree / "configs" / "devices" / "x86_64-softmmu" / f"{DEVICES_NAME}.mak")
     build = tree / "build-tdx-cpuid"
     build.mkdir()
