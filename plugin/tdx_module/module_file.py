@@ -23,6 +23,7 @@ def module_from_file(path: str) -> ModuleVersion:
             Leaf.parse(leaf): Registers._make([int(word, 16) for word in words.split()])
             for leaf, words in data["configurable"].items()
         }
+        called = f"version {data['version']}" if data.get("version") else "of a version that its kernel did not tell"
     except OSError as error:
         raise BadModule(path, f"cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -43,7 +44,7 @@ def module_from_file(path: str) -> ModuleVersion:
         family_models=base.family_models,
         minimum_native_leaf=base.minimum_native_leaf,
         ve_until=base.ve_until,
-        source=f"{path}: captured; what is not configurable is as in {base.name}",
+        source=f"{path}: captured, {called}; what is not configurable is as in {base.name}",
         notes=base.notes,
     )
 

@@ -16,10 +16,14 @@ SCHEMA = "tdx-cpuid/profile/1"
 
 
 def profile(
-    offer: Offer, processor: Platform, kernel: Mapping[str, str], known: Mapping[str, ModuleVersion]
+    offer: Offer, processor: Platform, kernel: Mapping[str, str], known: Mapping[str, ModuleVersion], version: str = ""
 ) -> dict[str, Any]:
-    """Put a profile together. ``known`` are the module versions to choose the most similar one from. Pure."""
-    like = nearest(offer, known)
+    """Put a profile together. Pure.
+
+    ``version`` is the module's own, empty where the kernel does not tell. ``known`` are the versions from which the
+    rest of its rules are taken: the same one, or else the most similar.
+    """
+    like = version if version in known else nearest(offer, known)
     return {
         "schema": SCHEMA,
         "platform": "captured",
@@ -29,6 +33,7 @@ def profile(
         "cpuid": _table(processor.native),
         "kernel": dict(kernel),
         "tdx-module": {
+            "version": version,
             "like": like,
             "attributes": f"{offer.attributes:#x}",
             "xfam": f"{offer.xfam:#x}",

@@ -10,6 +10,7 @@ import click
 
 from qmp_client.cli.files import check_writable, write
 from qmp_client.errors import MissingError
+from qmp_client.qemu import tdx_host
 
 EXAMPLES = """
 \b
@@ -48,7 +49,8 @@ def command(file: Path | None) -> int:
     except NoNativeCpuid as error:
         raise MissingError(str(error)) from error
     known = {name: load_module(name) for name in published_names()}
-    text = to_text(profile(offer, processor, {"release": release, "version": os.uname().version}, known))
+    kernel = {"release": release, "version": os.uname().version}
+    text = to_text(profile(offer, processor, kernel, known, tdx_host.module_version()))
     if file is None:
         sys.stdout.write(text)
     else:

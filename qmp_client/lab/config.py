@@ -36,7 +36,9 @@ class Drifting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="
 
     cpu: tuple[Cpu, ...] = ("host",)
     every_minutes: Annotated[float, Meta(gt=0)] = 60
-    """Besides once when it starts."""
+    """Besides once when it starts, and whenever a part of the host was replaced."""
+    look_every_seconds: Annotated[float, Meta(gt=0)] = 20
+    """How often to look whether one was."""
 
 
 class Booting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):

@@ -17,6 +17,7 @@ from qmp_client.boot.model import Wish
 from qmp_client.lab.admission import admit
 from qmp_client.lab.letters import Agent
 from qmp_client.lab.observer import Observer
+from qmp_client.lab.parts import state
 from qmp_client.lab.store import Accepted, Letter, Store
 from qmp_client.lab.wire import Job, Outcome, Result, State, encode
 from qmp_client.lab.worker import Answer, Order
@@ -63,10 +64,19 @@ class Runner:
                 await self._arrived.wait()
 
     async def measure(self, idle: Callable[[], bool]) -> None:
-        """Measure what is watched: at once and on schedule, unless ``idle`` says that this host shall rest."""
+        """Measure what is watched, unless ``idle`` says that this host shall rest.
+
+        That is: at once, on schedule, and when a part of the host (QEMU, firmware, TDX module, microcode) is another.
+        """
         drifting = self._agent.config.drift
+        too_late: frozenset[str] = frozenset()  # measurements that began before a part was replaced
         while True:
-            waiting = {accepted.job.cpu for accepted in self._store.unfinished() if self._is_measurement(accepted.job)}
+            consists_of = state(self._agent.config)
+            waiting = {
+                accepted.job.cpu
+                for accepted in self._store.unfinished()
+                if self._is_measurement(accepted.job) and accepted.job.id not in too_late
+            }
             for cpu in drifting.cpu:
                 if cpu not in waiting and not idle():
                     job = self._measurement(cpu)
@@ -74,7 +84,10 @@ class Runner:
                     self._store.accept(job, None, None, self._agent.progress(accepted, State.ACCEPTED))
             self.arrived()
             self._spoken()
-            await asyncio.sleep(drifting.every_minutes * 60)
+            due = time.monotonic() + drifting.every_minutes * 60
+            while (left := due - time.monotonic()) > 0 and state(self._agent.config) == consists_of:  # noqa: ASYNC110
+                await asyncio.sleep(min(left, drifting.look_every_seconds))
+            too_late = frozenset() if left <= 0 else frozenset(self.running)
 
     async def _run(self, accepted: Accepted) -> None:
         job, agent, store = accepted.job, self._agent, self._store

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import hashlib
 import os
-import platform
 import resource
 import signal
 import sys
@@ -21,6 +19,7 @@ import msgspec
 from qmp_client.boot.model import Booted, Wish
 from qmp_client.boot.td import negotiate_and_boot
 from qmp_client.errors import TdxCpuidError
+from qmp_client.lab.parts import versions
 from qmp_client.lab.wire import Job, Versions
 from qmp_client.negotiation.run import negotiate
 from qmp_client.negotiation.wish import understand
@@ -85,31 +84,7 @@ async def _work(order: Order) -> Answer:
     except TdxCpuidError as error:
         said = [f"{error} ({error.hint})" if error.hint else f"{error}", *error.quoted]
         return Answer(None, None, "\n".join(said))
-    return Answer(report, versions(order, report), booted.why if booted else "", booted)
-
-
-def versions(order: Order, report: Report) -> Versions:
-    """What this host consists of."""
-    cpu = _cpuinfo()
-    return Versions(
-        module=report.environment.module or "",
-        microcode=cpu.get("microcode", ""),
-        kernel=platform.release(),
-        qemu=f"{report.environment.qemu_version} ({_digest(order.qemu)})",
-        firmware=_digest(order.firmware),
-        platform=report.environment.platform or cpu.get("model name", ""),
-    )
-
-
-def _cpuinfo() -> dict[str, str]:
-    first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _digest(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return Answer(report, versions(order.qemu, order.firmware, report), booted.why if booted else "", booted)
 
 
 if __name__ == "__main__":

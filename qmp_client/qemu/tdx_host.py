@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+from pathlib import Path
 
 KVM_CHECK_EXTENSION = 0xAE03
 KVM_CAP_VM_TYPES = 235
 KVM_X86_TDX_VM = 5
+VERSION_FILE = "sys/devices/faux/tdx_host/version"
+"""Documentation/ABI/testing/sysfs-devices-faux-tdx-host; older kernels keep it to themselves."""
 
 
 def what_is_missing(device: str = "/dev/kvm") -> str:
@@ -29,3 +32,11 @@ def what_is_missing(device: str = "/dev/kvm") -> str:
     if types >> KVM_X86_TDX_VM & 1:
         return ""
     return "KVM offers no TDX VMs (needs a TDX processor and BIOS, Linux 6.16 or newer, and kvm_intel.tdx=1)"
+
+
+def module_version(root: Path = Path("/")) -> str:
+    """The loaded TDX module's version, such as ``1.5.06``; empty where the kernel does not tell."""
+    try:
+        return (root / VERSION_FILE).read_text(errors="replace").strip()
+    except OSError:
+        return ""

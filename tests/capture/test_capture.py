@@ -18,6 +18,7 @@ from plugin.tdx_module.errors import BadModule
 from qmp_client.capture.kvm import NoTdx, Offer, ask
 from qmp_client.capture.missing import five_lines
 from qmp_client.capture.profile import nearest, profile
+from qmp_client.qemu import tdx_host
 from tests.kvm.device.conftest import Vmm
 
 PROGRAM = [sys.executable, "-m", "qmp_client.cli.entry"]
@@ -70,6 +71,29 @@ def test_a_bit_that_no_known_module_offers_is_kept(tmp_path: Path) -> None:
     assert nearest(offer, known) in known
     file.write_text(json.dumps(profile(offer, load_platform("granite-rapids"), {}, known)))
     assert load_module(str(file)).configurable[Leaf(7, 1)].edx & 1 << 30
+
+
+def test_the_modules_own_version_decides_what_it_is_like(tmp_path: Path) -> None:
+    known = {name: load_module(name) for name in published_names()}
+    offer = Offer(1 << 28, 3, (), ())
+    like = {
+        version: profile(offer, load_platform("granite-rapids"), {}, known, version)["tdx-module"]
+        for version in ("1.5.01", "9.9.99", "")
+    }
+    assert (like["1.5.01"]["version"], like["1.5.01"]["like"]) == ("1.5.01", "1.5.01")
+    assert like["9.9.99"]["like"] == like[""]["like"] == nearest(offer, known)
+    for version, said in (("9.9.99", "captured, version 9.9.99;"), ("", "captured, of a version that its kernel did")):
+        file = tmp_path / f"host{version}.json"
+        file.write_text(json.dumps(profile(offer, load_platform("granite-rapids"), {}, known, version)))
+        assert said in load_module(str(file)).source
+
+
+def test_the_kernel_tells_which_module_is_loaded(tmp_path: Path) -> None:
+    assert tdx_host.module_version(tmp_path) == ""
+    file = tmp_path / "sys/devices/faux/tdx_host/version"
+    file.parent.mkdir(parents=True)
+    file.write_text("1.5.06\n")
+    assert tdx_host.module_version(tmp_path) == "1.5.06"
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import sqlite3
 from pathlib import Path
 
+import aiomqtt
 import msgspec
 import pytest
 
@@ -26,6 +28,7 @@ from qmp_client.lab.wire import (
     Status,
     schema_of,
 )
+from qmp_client.qemu.locate import find_qemu
 from tests.lab.conftest import Start
 from tests.lab.processes import LAB, AgentProcess, Broker, Listener, listening, online
 
@@ -255,6 +258,41 @@ async def test_an_update_that_changes_what_guests_see_is_told(broker: Broker, ag
             else:
                 await listener.message(topics.status(LAB, "alpha"), Status, lambda said: said.waiting == 0)
                 assert not [heard for heard in listener.heard if heard.topic.value == topics.drift(LAB)]
+
+
+async def test_a_qemu_that_is_replaced_under_a_running_agent_is_measured_and_told(
+    broker: Broker, agent: Start, tmp_path: Path
+) -> None:
+    program = tmp_path / "qemu"
+
+    def install(more: str) -> None:
+        new = tmp_path / "new"
+        new.write_text(f'#!/bin/sh\nexec {find_qemu(None)} "$@" {more}\n')
+        new.chmod(0o755)
+        new.replace(program)
+
+    install("")
+    agent(qemu={"nightly": str(program)}, drift={"cpu": ["host"], "look-every-seconds": 0.05})
+    async with listening(broker.address) as listener:
+        await listener.until(lambda heard: "/results/measure-alpha-" in heard.topic.value)
+        install("-cpu host,-avx512f")
+        drift = await listener.message(topics.drift(LAB), Drift)
+        assert re.fullmatch(r"QEMU (\S+) \(\w{16}\) -> \1 \(\w{16}\)", drift.likely)
+        assert (drift.changes[0].name, drift.changes[0].before, drift.changes[0].now) == ("avx512f", 1, 0)
+
+
+async def test_it_measures_on_schedule_and_tells_nothing_when_nothing_changed(broker: Broker, agent: Start) -> None:
+    agent(drift={"cpu": ["host"], "every-minutes": 0.005})
+    async with listening(broker.address) as listener:
+        measured: set[str] = set()
+
+        def third(heard: aiomqtt.Message) -> bool:
+            if "/results/measure-alpha-" in heard.topic.value:
+                measured.add(heard.topic.value)
+            return len(measured) == 3
+
+        await listener.until(third)
+        assert not [heard for heard in listener.heard if heard.topic.value == topics.drift(LAB)]
 
 
 @pytest.mark.parametrize(
