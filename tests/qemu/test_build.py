@@ -168,10 +168,12 @@ def test_a_release_without_tdx_is_refused(unpatched: Path, cache: Path) -> None:
 
 
 def test_what_is_built_depends_on_the_patches_that_are_applied(tree: Path) -> None:
-    assert build_inputs(None) == [*patches.load(patches.FOLDER).patches, DEVICES]
-    assert build_inputs(tree) == [DEVICES], "a tree with the commands is built as it is"
+    series = patches.load(patches.FOLDER)
+    assert build_inputs(series, None) == [*series.patches, DEVICES]
+    assert build_inputs(series, tree) == [DEVICES], "a tree with the commands is built as it is"
     (tree / "qapi" / "misc-i386.json").write_text("")
-    assert build_inputs(tree) == build_inputs(None)
+    without_fixes = [patch for patch in series.patches if patch.name not in series.fixes]
+    assert build_inputs(series, tree) == [*without_fixes, DEVICES], "the tree has none of the lines that they remove"
 
 
 def test_a_tarball_is_built(tree: Path, cache: Path, tmp_path: Path) -> None:
@@ -181,6 +183,20 @@ def test_a_tarball_is_built(tree: Path, cache: Path, tmp_path: Path) -> None:
     done = build(cache, "--tarball", tarball, "--print-path")
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).read_text() == "first"
+
+
+def test_firmware_that_a_distribution_leaves_out_is_not_missed(tree: Path, cache: Path) -> None:
+    """Its name stands in pc-bios, and configure looks for the file."""
+    pc_bios = tree / "pc-bios"
+    (pc_bios / "dtb").mkdir()
+    (pc_bios / "meson.build").write_text("fds = [\n  'edk2-x86_64-code.fd',\n]\nblobs = [\n  'bios.bin',\n]\n")
+    (pc_bios / "dtb" / "meson.build").write_text("dtbs = [\n  'bamboo.dtb',\n]\n")
+    wanted = ("edk2-x86_64-code.fd.bz2", "dtb/bamboo.dtb", "dtb/bamboo.dts")
+    look = "".join(f"test -f ../pc-bios/{name} || exit 1\n" for name in wanted)
+    (tree / "configure").write_text(CONFIGURE.replace("cat >", f"{look}cat >", 1))
+    done = build(cache, "--source", tree, "--print-path")
+    assert done.returncode == 0, done.stderr
+    assert not (pc_bios / wanted[0]).exists()
 
 
 def test_a_tarball_that_cannot_be_read_is_named(cache: Path, tmp_path: Path) -> None:

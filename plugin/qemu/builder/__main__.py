@@ -23,10 +23,12 @@ def main(arguments: list[str]) -> None:
         return
     cache = cache_folder() / "qemu"
     source = chosen_source(options, cache)
-    slot = Slot(cache, inputs_hash(source.identity(), build_steps.FLAGS, build_inputs(options.source)))
+    series = patches.load(patches.FOLDER)
+    settings = (*build_steps.FLAGS, *series.fixes)
+    slot = Slot(cache, inputs_hash(source.identity(), settings, build_inputs(series, options.source)))
     if not slot.built:
         provide_requirements(source, install=options.install_deps)
-        build(slot, source)
+        build(slot, source, series)
     slot.make_current()
     print(slot.binary if options.print_path else f"patched QEMU: {slot.binary}")
 
@@ -72,10 +74,13 @@ def report(series: Series, tree: Path) -> None:
         raise SystemExit(1)
 
 
-def build_inputs(own_tree: Path | None) -> list[Path]:
-    """Every file of ours that the result depends on: no patches where a tree of the user's has the commands."""
-    patched = own_tree is not None and patches.has_commands(own_tree)
-    return [*([] if patched else patches.load(patches.FOLDER).patches), build_steps.DEVICES]
+def build_inputs(series: Series, own_tree: Path | None) -> list[Path]:
+    """Every file of ours that the result depends on. What a tree that is not unpacked yet needs is not known: all."""
+    if own_tree is None:
+        applied = series.patches
+    else:
+        applied = [] if patches.has_commands(own_tree) else patches.needed(series, own_tree)
+    return [*applied, build_steps.DEVICES]
 
 
 def provide_requirements(source: Source, *, install: bool) -> None:
@@ -90,7 +95,7 @@ def provide_requirements(source: Source, *, install: bool) -> None:
         raise Missing(requirements.explain(lacking))
 
 
-def build(slot: Slot, source: Source) -> None:
+def build(slot: Slot, source: Source, series: Series) -> None:
     """Build into the slot. Raises Trouble; then nothing but the log is left."""
     with slot.building() as work:
         if slot.built:  # by the build that we waited for
@@ -101,7 +106,7 @@ def build(slot: Slot, source: Source) -> None:
         if patches.has_commands(tree):
             say("the tree has the QMP commands already: building it as it is")
         else:
-            apply(patches.load(patches.FOLDER), tree, slot.log)
+            apply(series, tree, slot.log)
         python = build_steps.private_python(slot.folder, slot.log)
         folder = build_steps.configure(tree, python, slot.log)
         build_steps.compile_emulator(folder, slot.log)

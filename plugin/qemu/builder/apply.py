@@ -23,7 +23,5 @@ def apply(series: Series, tree: Path, log: Path) -> None:
             f"the patches do not fit this tree, which is QEMU {version} (they were made for {tried}):\n{misfits}\n"
             f"Apply those of {series.patches[0].parent} by hand (patch -p1) and build that tree with --source."
         )
-    for patch in series.patches:
-        if patch.name in series.fixes and not patches.still_needed(patch, tree):
-            continue
+    for patch in patches.needed(series, tree):
         run([*PATCH, str(patch)], cwd=tree, log=log, what=f"applying {patch.name}")

@@ -40,18 +40,18 @@ def check(series: Series, tree: Path) -> tuple[bool, list[str]]:
     patches.version_of(tree)
     if shutil.which("patch") is None:
         raise Missing("needs patch: sudo apt-get install patch")
-    fits, said = True, []
+    fits, said, needed = True, [], patches.needed(series, tree)
     with tempfile.TemporaryDirectory(prefix="tdx-cpuid-check-") as folder:
         copy = Path(folder)
         for patch in series.patches:
+            if patch not in needed:
+                said.append(f"{patch.name}: not needed: what it removes is not in this tree")
+                continue
             for name in patches.old_files(patch):
                 target = copy / name
                 if not target.exists() and (tree / name).exists():
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(tree / name, target)
-            if patch.name in series.fixes and not patches.still_needed(patch, copy):
-                said.append(f"{patch.name}: not needed: what it removes is not in this tree")
-                continue
             done = subprocess.run([*PATCH, str(patch.resolve())], cwd=copy, capture_output=True, text=True, check=False)
             moved = what_moved(done.stdout)
             fits = fits and not done.returncode

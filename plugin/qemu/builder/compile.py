@@ -38,6 +38,7 @@ PYTHON_PACKAGES = ("meson>=1.5,<2", "pycotap>=1.1", "qemu.qmp>=0.0.5", "setuptoo
 SUBPROJECTS = ("keycodemapdb", "berkeley-softfloat-3", "berkeley-testfloat-3")
 """Sources that QEMU keeps elsewhere: release tarballs have them, a clone once they were downloaded."""
 
+FIRMWARE = re.compile(r"'([\w-]+)\.(fd|dtb)'")
 TARGET = "qemu-system-x86_64"
 STEP = re.compile(r"\[(\d+)/(\d+)\] (.*)")
 
@@ -72,12 +73,24 @@ def configure(tree: Path, python: Path, log: Path) -> Path:
             f"In a clone of QEMU's repository: meson subprojects download {' '.join(lacking)}\n"
             "(release tarballs of QEMU have them; what `git archive` or a hosting site packs does not)"
         )
+    stand_in_for_firmware(tree / "pc-bios")
     shutil.copyfile(DEVICES, tree / "configs" / "devices" / "x86_64-softmmu" / f"{DEVICES_NAME}.mak")
     build = tree / "build-tdx-cpuid"
     build.mkdir()
     say("configuring QEMU")
     run(["../configure", *FLAGS, f"--python={python}"], cwd=build, log=log, what="QEMU's configure")
     return build
+
+
+def stand_in_for_firmware(folder: Path) -> None:
+    """Create what a distribution leaves out of its tarball and QEMU's configure looks for; nothing here is built of it.
+
+    These are packed edk2 images, and device trees of other machines with their sources.
+    """
+    for meson in (folder / "meson.build", folder / "dtb" / "meson.build"):
+        for name, kind in FIRMWARE.findall(meson.read_text() if meson.exists() else ""):
+            for suffix in (".fd.bz2",) if kind == "fd" else (".dtb", ".dts"):
+                (meson.parent / f"{name}{suffix}").touch()
 
 
 def compile_emulator(build: Path, log: Path) -> None:

@@ -46,6 +46,11 @@ def old_files(patch: Path) -> list[str]:
     return OLD_FILE.findall(patch.read_text())
 
 
+def needed(series: Series, tree: Path) -> list[Path]:
+    """The patches that a source tree needs: all but the fixes that it has."""
+    return [patch for patch in series.patches if patch.name not in series.fixes or still_needed(patch, tree)]
+
+
 def still_needed(fix: Path, tree: Path) -> bool:
     """Whether the tree has any of the lines that a fix removes."""
     removed = set(REMOVED_LINE.findall(fix.read_text()))
