@@ -70,9 +70,9 @@ def test_what_moved_together_is_said_in_one_word() -> None:
         "patching file b.c\nHunk #1 succeeded at 9 (offset -1 lines).\n"
     )
     assert what_moved(report) == [
+        "a.c hunk 4 failed at line 40",
         "a.c hunks 1-2 moved by 2 lines",
         "a.c hunk 3 moved by -1 lines",
-        "a.c hunk 4 failed at line 40",
         "b.c hunk 1 moved by -1 lines",
     ]
 
@@ -108,7 +108,7 @@ def test_what_does_not_fit_is_said_and_later_patches_are_tried(series: Path, tre
 def test_a_file_that_is_gone(series: Path, tree: Path) -> None:
     (tree / "target/cpu.c").unlink()
     fits, said = check(series_of(str(series)), tree)
-    assert (fits, said) == (False, ["0001-first.patch: does not fit: a file that it changes is not in the tree"])
+    assert (fits, said) == (False, ["0001-first.patch: does not fit: target/cpu.c is not in the tree"])
 
 
 def test_what_is_no_series_or_tree(series: Path, tmp_path: Path) -> None:

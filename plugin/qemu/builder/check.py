@@ -18,6 +18,7 @@ PATCH = ("patch", "-p1", "--batch", "--forward", "--no-backup-if-mismatch", "--f
 
 FILE = re.compile(r"^(?:patching|checking) file '?([^']+?)'?$")
 MOVED = re.compile(r"^Hunk #(\d+) succeeded at \d+ \(offset (-?\d+ lines?)\)\.$")
+NAMED = re.compile(r"^\|--- a/(\S+)")
 FAILED = re.compile(r"^Hunk #(\d+) FAILED at (\d+)")
 
 
@@ -61,7 +62,7 @@ def check(series: Series, tree: Path) -> tuple[bool, list[str]]:
 
 
 def what_moved(output: str) -> list[str]:
-    """Read patch(1)'s report: the hunks that did not go where the patch says, by file. Pure."""
+    """Read patch(1)'s report: the hunks that did not go where the patch says, by file; misfits first. Pure."""
     found: list[tuple[str, str, str]] = []  # file, hunk, what of it
     file = ""
     for line in output.splitlines():
@@ -72,9 +73,12 @@ def what_moved(output: str) -> list[str]:
         elif match := FAILED.match(line):
             found.append((file, match[1], f"failed at line {match[2]}"))
         elif "can't find file" in line:
-            found.append(("a file that it changes", "", "is not in the tree"))
+            file = ""
+        elif (match := NAMED.match(line)) and not file:  # among the lines that patch(1) quotes then
+            found.append((match[1], "", "is not in the tree"))
         elif "previously applied" in line:
             found.append((file, "", "has it already"))
+    found.sort(key=lambda one: one[2].startswith("moved"))
     return [together(list(group)) for _, group in groupby(found, key=lambda one: (one[0], one[2]))]
 
 
