@@ -17,6 +17,11 @@ _MEANING: dict[str, Callable[[int], str]] = {
 }
 
 
+def bits(low: int, high: int) -> str:
+    """Say which bits of a register: ``5``, or ``31:16``."""
+    return f"{low}" if low == high else f"{high}:{low}"
+
+
 def say(name: str, width: int, value: int) -> str:
     """Say the value of a field, given its name in the table of fields and its width in bits."""
     if width == 1:

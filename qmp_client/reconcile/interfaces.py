@@ -14,6 +14,7 @@ import msgspec
 
 from plugin.cpuid import ZERO, Cpuid, Leaf, Register, spelled_like
 from plugin.cpuid.fields import Field, fields_of
+from plugin.cpuid.values import bits
 from qmp_client.reconcile.reconcile import title
 
 
@@ -79,8 +80,7 @@ class Change(msgspec.Struct, frozen=True):
     @property
     def where(self) -> str:
         """Where the field lives, as in ``0x7.0.ebx[5]``."""
-        bits = f"{self.low}" if self.low == self.high else f"{self.high}:{self.low}"
-        return f"{Leaf(self.leaf, self.subleaf)}.{self.register}[{bits}]"
+        return f"{Leaf(self.leaf, self.subleaf)}.{self.register}[{bits(self.low, self.high)}]"
 
     @property
     def sentence(self) -> str:

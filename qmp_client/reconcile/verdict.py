@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from plugin.cpuid import Leaf, Register
+from plugin.cpuid.values import bits
 
 
 class Verdict(StrEnum):
@@ -58,8 +59,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def where(self) -> str:
         """Where the field lives, as in ``0x7.0.ebx[5]``."""
-        bits = f"{self.low}" if self.low == self.high else f"{self.high}:{self.low}"
-        return f"{Leaf(self.leaf, self.subleaf)}.{self.register}[{bits}]"
+        return f"{Leaf(self.leaf, self.subleaf)}.{self.register}[{bits(self.low, self.high)}]"
 
     @property
     def deviates(self) -> bool:

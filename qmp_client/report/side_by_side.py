@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from plugin.cpuid import Leaf
+from plugin.cpuid.values import bits, say
 from qmp_client.qemu.locate import BINARY
 from qmp_client.qmp.wire import to_cpuid
 from qmp_client.reconcile.interfaces import GAINS, LOSSES, Change, Effect, Outcome, View, count, differences
@@ -105,12 +106,11 @@ def _table(changes: Sequence[Change], *, plain: bool) -> Table:
     table.add_column("effect", no_wrap=True)
     table.add_column("what it means", overflow="fold")
     for change in changes:
-        bits = f"{change.low}" if change.low == change.high else f"{change.high}:{change.low}"
         table.add_row(
             _sign(change.effect),
             str(Leaf(change.leaf, change.subleaf)),
             change.register,
-            bits,
+            bits(change.low, change.high),
             change.name + (" (KVM relies on it)" if change.critical else ""),
             _value(change, change.upstream.chosen),
             _value(change, _seen(change, change.upstream)),
@@ -134,6 +134,4 @@ def _seen(change: Change, view: View) -> int | None:
 
 
 def _value(change: Change, value: int | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value}" if change.low == change.high else f"{value:#x}"
+    return "-" if value is None else say(change.name, change.high - change.low + 1, value)

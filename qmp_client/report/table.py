@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from plugin.cpuid import Leaf
-from plugin.cpuid.values import say
+from plugin.cpuid.values import bits, say
 from plugin.tdx_module import attribute_names, xfam_names
 from qmp_client.qemu.locate import BINARY
 from qmp_client.reconcile.verdict import Line, Verdict
@@ -116,12 +116,11 @@ def _table(lines: Sequence[Line], policy: Policy, *, plain: bool) -> Table:
     table.add_column("verdict", no_wrap=True)
     table.add_column("cause", overflow="fold")
     for line in lines:
-        bits = f"{line.low}" if line.low == line.high else f"{line.high}:{line.low}"
         table.add_row(
             "*" if policy.fails(line) else "",
             str(Leaf(line.leaf, line.subleaf)),
             line.register,
-            bits,
+            bits(line.low, line.high),
             _name(line),
             _value(line, line.asked),
             _value(line, line.chosen),

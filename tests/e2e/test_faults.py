@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_interfaces import Negotiate
+from tests.e2e.negotiating import Negotiate
 
 INTERFACES = ["upstream", "proposal"]
 
@@ -18,7 +18,7 @@ def negotiate(qemu: Path, firmware: Path) -> Negotiate:
 
 @pytest.mark.parametrize("interface", INTERFACES)
 def test_entropy_that_comes_back_is_a_note(negotiate: Negotiate, interface: str) -> None:
-    report = negotiate.json("--kvm", interface, "--fault", "entropy=3")
+    report = negotiate.report("--kvm", interface, "--fault", "entropy=3")
     (note,) = [note for note in report["notes"] if "refused" in note]
     assert "3 times" in note
     assert "entropy" in note.lower()
@@ -66,7 +66,7 @@ def test_kvms_own_sentence_is_quoted_without_any_fault(negotiate: Negotiate, tmp
 @pytest.mark.parametrize("interface", INTERFACES)
 def test_leaves_that_get_lost_are_unreadable_not_absent(negotiate: Negotiate, interface: str) -> None:
     """vCPU 0 lacks the last leaf, vCPU 1 the last two."""
-    report = negotiate.json("--kvm", interface, "--smp", "2", "--fault", "get-cpuid-shrinks")
+    report = negotiate.report("--kvm", interface, "--smp", "2", "--fault", "get-cpuid-shrinks")
     unreadable = [line for line in report["lines"] if line["verdict"] == "unreadable"]
     of_first = {line["leaf"] for line in unreadable if line.get("vcpu") is None}
     of_second = {line["leaf"] for line in unreadable if line.get("vcpu") == 1}
@@ -78,14 +78,14 @@ def test_leaves_that_get_lost_are_unreadable_not_absent(negotiate: Negotiate, in
 
 @pytest.mark.parametrize("interface", INTERFACES)
 def test_the_vcpu_that_differs_is_named(negotiate: Negotiate, interface: str) -> None:
-    report = negotiate.json("--kvm", interface, "--smp", "3", "--fault", "vcpu-differs=1:0x7.0.ebx[5]")
+    report = negotiate.report("--kvm", interface, "--smp", "3", "--fault", "vcpu-differs=1:0x7.0.ebx[5]")
     differing = [line for line in report["lines"] if line.get("vcpu") is not None]
     (line,) = differing
     assert (line["vcpu"], line["name"], line["cause"], line["got"]) == (1, "avx2", "vcpu-differs", 0)
 
 
 def test_faults_add_up(negotiate: Negotiate) -> None:
-    report = negotiate.json("--smp", "2", "--fault", "entropy=1", "--fault", "vcpu-differs=0:0x7.0.ebx[5]")
+    report = negotiate.report("--smp", "2", "--fault", "entropy=1", "--fault", "vcpu-differs=0:0x7.0.ebx[5]")
     assert any("once" in note for note in report["notes"])
     (line,) = [line for line in report["lines"] if line["name"] == "avx2" and line.get("vcpu") is None]
     assert line["cause"].startswith("not as module"), "the tables know better than vCPU 0"

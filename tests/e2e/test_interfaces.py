@@ -6,28 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.e2e.negotiating import Negotiate, lines
+
 PARAVIRTUAL = range(0x40000000, 0x50000000)
-
-
-class Negotiate:
-    """Runs `tdx-cpuid negotiate` with the session's QEMU and firmware."""
-
-    def __init__(self, qemu: Path, firmware: Path) -> None:
-        self._given = ["--qemu", str(qemu), "--firmware", str(firmware), "--platform", "emerald-rapids"]
-
-    def __call__(self, *options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "qmp_client.cli.entry", "negotiate", *self._given, *options]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-    def json(self, *options: str) -> dict[str, Any]:
-        result = self(*options, "--format", "json", "--fail-on", "none")
-        assert result.returncode == 0, result.stderr
-        answer: dict[str, Any] = json.loads(result.stdout)
-        return answer
 
 
 @pytest.fixture(scope="session")
@@ -35,40 +19,36 @@ def negotiate(qemu: Path, firmware: Path) -> Negotiate:
     return Negotiate(qemu, firmware)
 
 
-def lines(report: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    return [line for line in report["lines"] if line["name"] == name]
-
-
 def test_qemu_finds_the_proposal_and_says_so(negotiate: Negotiate) -> None:
-    assert negotiate.json("--kvm", "proposal")["environment"]["interface"] == "proposal"
-    assert negotiate.json("--kvm", "upstream")["environment"]["interface"] == "upstream"
-    assert negotiate.json()["environment"]["interface"] == "upstream"
+    assert negotiate.report("--kvm", "proposal")["environment"]["interface"] == "proposal"
+    assert negotiate.report("--kvm", "upstream")["environment"]["interface"] == "upstream"
+    assert negotiate.report()["environment"]["interface"] == "upstream"
 
 
 def test_what_kvm_does_not_know_is_forced_on(negotiate: Negotiate) -> None:
     """HT on a TD with one vCPU: nobody can choose it any more."""
-    (line,) = lines(negotiate.json("--kvm", "proposal", "--cpu", "host,-ht"), "ht")
+    (line,) = lines(negotiate.report("--kvm", "proposal", "--cpu", "host,-ht"), "ht")
     assert (line["asked"], line["chosen"], line["got"]) == (0, None, 1)
     assert (line["verdict"], line["cause"]) == ("forced-on", "kvm-unknown")
-    (line,) = lines(negotiate.json("--kvm", "upstream", "--cpu", "host,-ht"), "ht")
+    (line,) = lines(negotiate.report("--kvm", "upstream", "--cpu", "host,-ht"), "ht")
     assert (line["chosen"], line["got"], line["cause"]) == (0, 0, "configured")
 
 
 def test_what_kvm_must_not_let_a_td_have_stays_off(negotiate: Negotiate) -> None:
-    (line,) = lines(negotiate.json("--kvm", "proposal", "--cpu", "host,-waitpkg"), "waitpkg")
+    (line,) = lines(negotiate.report("--kvm", "proposal", "--cpu", "host,-waitpkg"), "waitpkg")
     assert (line["got"], line["cause"]) == (0, "kvm-filtered")
 
 
 @pytest.mark.parametrize("vcpus", ["1", "3"])
 def test_every_leaf_is_read_back_through_either_interface(negotiate: Negotiate, vcpus: str) -> None:
-    both = negotiate.json("--kvm", "both", "--smp", vcpus)
+    both = negotiate.report("--kvm", "both", "--smp", vcpus)
     up, proposal = ({(e["leaf"], e.get("subleaf")) for e in both[side]["actual"]} for side in ("upstream", "proposal"))
     assert proposal >= up
     assert both["upstream"]["vcpus"] == both["proposal"]["vcpus"] == int(vcpus)
 
 
 def test_both_tells_what_a_user_gains_and_loses(negotiate: Negotiate) -> None:
-    both = negotiate.json("--kvm", "both")
+    both = negotiate.report("--kvm", "both")
     assert both["schema"] == "tdx-cpuid/interfaces/1"
     changes = both["changes"]
     assert {change["effect"] for change in changes} >= {"kvm-unknown", "by-hypercall", "agreed"}
@@ -83,7 +63,7 @@ def test_both_tells_what_a_user_gains_and_loses(negotiate: Negotiate) -> None:
 
 
 def test_with_the_proposal_kvm_believes_what_the_td_has(negotiate: Negotiate) -> None:
-    report = negotiate.json("--kvm", "proposal", "--smp", "2")
+    report = negotiate.report("--kvm", "proposal", "--smp", "2")
     assert report["kvm-copy"] == report["actual"]
 
 
@@ -109,7 +89,7 @@ def test_an_interface_that_cannot_build_the_td_is_named(negotiate: Negotiate) ->
     [("1.0.3", "sapphire-rapids"), ("1.5.01", "emerald-rapids"), ("1.5.05", "granite-rapids")],
 )
 def test_the_tables_explain_every_bit(negotiate: Negotiate, module: str, platform: str) -> None:
-    report = negotiate.json("--kvm", "proposal", "--module", module, "--platform", platform)
+    report = negotiate.report("--kvm", "proposal", "--module", module, "--platform", platform)
     assert not [line for line in report["lines"] if line["cause"].startswith("not as module")]
     assert not [line for line in report["lines"] if line["verdict"] == "unreadable"]
 
@@ -144,7 +124,7 @@ def test_the_users_own_command_line_goes_through_both(negotiate: Negotiate, qemu
 
 def test_a_leaf_that_nobody_thinks_of_is_found(negotiate: Negotiate) -> None:
     """The proposal's KVM tells only what it is asked: QEMU asks for every leaf that can be read."""
-    report = negotiate.json("--kvm", "proposal", "--module", "future")
+    report = negotiate.report("--kvm", "proposal", "--module", "future")
     assert any("leaf 0x26" in note for note in report["notes"])
     assert 0x26 in {entry["leaf"] for entry in report["actual"]}
 

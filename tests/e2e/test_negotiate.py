@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,41 +12,21 @@ import pytest
 
 from plugin.cpuid import Leaf, Registers, spelled_like
 from plugin.tdx_module import TdParams, init_td, load_host
+from tests.e2e.negotiating import Negotiate, lines
 
 PLATFORMS = ["sapphire-rapids", "emerald-rapids", "granite-rapids"]
 
 
-class Run:
-    """Runs `negotiate` with the session's QEMU and firmware."""
-
-    def __init__(self, qemu: Path, firmware: Path) -> None:
-        self._given = ["--qemu", str(qemu), "--firmware", str(firmware), "--platform", "emerald-rapids"]
-
-    def __call__(self, *options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "qmp_client.cli.entry", "negotiate", *self._given, *options]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-    def report(self, *options: str) -> dict[str, Any]:
-        result = self(*options, "--format", "json", "--fail-on", "none")
-        assert result.returncode == 0, result.stderr
-        answer: dict[str, Any] = json.loads(result.stdout)
-        return answer
-
-
 @pytest.fixture(scope="session")
-def negotiate(qemu: Path, firmware: Path) -> Run:
-    return Run(qemu, firmware)
-
-
-def lines(report: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    return [line for line in report["lines"] if line["name"] == name]
+def negotiate(qemu: Path, firmware: Path) -> Negotiate:
+    return Negotiate(qemu, firmware)
 
 
 def chosen(report: dict[str, Any], leaf: int, register: str) -> int:
     return next(int(entry[register]) for entry in report["choice"]["cpuid"] if entry["leaf"] == leaf)
 
 
-def test_the_main_job(negotiate: Run) -> None:
+def test_the_main_job(negotiate: Negotiate) -> None:
     result = negotiate("--cpu", "host", "--module", "1.5.05", "--smp", "2")
     assert result.returncode in (0, 1), result.stderr
     assert "2 vCPUs" in result.stdout
@@ -56,7 +35,7 @@ def test_the_main_job(negotiate: Run) -> None:
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_the_td_is_what_the_module_s_tables_predict(negotiate: Run, platform: str) -> None:
+def test_the_td_is_what_the_module_s_tables_predict(negotiate: Negotiate, platform: str) -> None:
     report = negotiate.report("--cpu", "host", "--smp", "2", "--platform", platform)
     choice = report["choice"]
     cpuid = {
@@ -78,7 +57,7 @@ def test_the_td_is_what_the_module_s_tables_predict(negotiate: Run, platform: st
             assert line["got"] == predicted.get(line["register"]) >> line["low"] & mask, line
 
 
-def test_host_means_the_simulated_processor(negotiate: Run) -> None:
+def test_host_means_the_simulated_processor(negotiate: Negotiate) -> None:
     report = negotiate.report("--cpu", "host")
     assert not lines(report, "cpu_vendorid_0") or lines(report, "cpu_vendorid_0")[0]["verdict"] == "honoured"
     family = [line for line in report["lines"] if line["leaf"] == 1 and line["register"] == "eax"]
@@ -87,7 +66,7 @@ def test_host_means_the_simulated_processor(negotiate: Run) -> None:
     assert report["environment"].get("caveats", []) == []
 
 
-def test_a_cleared_feature_reaches_init_vm(negotiate: Run) -> None:
+def test_a_cleared_feature_reaches_init_vm(negotiate: Negotiate) -> None:
     plain, without = negotiate.report("--cpu", "host"), negotiate.report("--cpu", "host,-avx512f")
     avx512f = 1 << 16
     assert chosen(plain, 7, "ebx") & avx512f
@@ -97,24 +76,24 @@ def test_a_cleared_feature_reaches_init_vm(negotiate: Run) -> None:
     assert line["named"], "what the user names in --cpu has a line in any case"
 
 
-def test_waitpkg_is_hidden_by_kvm(negotiate: Run) -> None:
+def test_waitpkg_is_hidden_by_kvm(negotiate: Negotiate) -> None:
     line = lines(negotiate.report("--cpu", "host,-waitpkg"), "waitpkg")[0]
     assert (line["got"], line["cause"]) == (0, "kvm-filtered")
 
 
-def test_minimal_gives_less_than_maximal(negotiate: Run) -> None:
+def test_minimal_gives_less_than_maximal(negotiate: Negotiate) -> None:
     least, most = negotiate.report("--choose", "minimal"), negotiate.report("--choose", "maximal")
     assert least["summary"]["honoured"] < most["summary"]["honoured"]
     assert chosen(least, 7, "ebx") == 0
 
 
-def test_every_vcpu_is_read(negotiate: Run) -> None:
+def test_every_vcpu_is_read(negotiate: Negotiate) -> None:
     report = negotiate.report("--smp", "sockets=2,cores=2,threads=2")
     assert report["vcpus"] == 8
     assert not [line for line in report["lines"] if line.get("vcpu") is not None], "one TD, one CPUID"
 
 
-def test_a_saved_choice_is_taken_exactly(negotiate: Run, tmp_path: Path) -> None:
+def test_a_saved_choice_is_taken_exactly(negotiate: Negotiate, tmp_path: Path) -> None:
     saved = tmp_path / "report.json"
     first = negotiate.report("--cpu", "host,-avx512f")
     saved.write_text(json.dumps(first))
@@ -124,7 +103,7 @@ def test_a_saved_choice_is_taken_exactly(negotiate: Run, tmp_path: Path) -> None
     assert lines(again, "avx512f")[0]["cause"] == "configured"
 
 
-def test_expect_fails_only_on_a_difference(negotiate: Run, tmp_path: Path) -> None:
+def test_expect_fails_only_on_a_difference(negotiate: Negotiate, tmp_path: Path) -> None:
     saved = tmp_path / "report.json"
     saved.write_text(json.dumps(negotiate.report("--cpu", "host")))
     assert negotiate("--cpu", "host", "--expect", str(saved)).returncode == 0
@@ -133,14 +112,14 @@ def test_expect_fails_only_on_a_difference(negotiate: Run, tmp_path: Path) -> No
     assert "new: " in changed.stdout
 
 
-def test_the_default_policy_fails_on_what_nobody_asked_for(negotiate: Run) -> None:
+def test_the_default_policy_fails_on_what_nobody_asked_for(negotiate: Negotiate) -> None:
     result = negotiate("--cpu", "host")
     assert result.returncode == 1, "leaf 0x21 is in every TD and in no -cpu model"
     assert "unasked" in result.stdout
     assert negotiate("--cpu", "host", "--fail-on", "none").returncode == 0
 
 
-def test_a_choice_outside_the_configurable_bits_names_the_bit(negotiate: Run, tmp_path: Path) -> None:
+def test_a_choice_outside_the_configurable_bits_names_the_bit(negotiate: Negotiate, tmp_path: Path) -> None:
     choice = tmp_path / "choice.json"
     choice.write_text(json.dumps({"cpuid": [{"leaf": 7, "subleaf": 0, "ebx": "0x80"}]}))
     result = negotiate("--choose", str(choice))
@@ -149,7 +128,7 @@ def test_a_choice_outside_the_configurable_bits_names_the_bit(negotiate: Run, tm
         assert word in result.stderr
 
 
-def test_a_contradiction_is_explained_before_qemu_is_started(negotiate: Run) -> None:
+def test_a_contradiction_is_explained_before_qemu_is_started(negotiate: Negotiate) -> None:
     result = negotiate("--xfam", "0x20007", "--qemu", "/bin/false")
     assert result.returncode == 2
     assert "XFAM[18:17]" in result.stderr
@@ -172,14 +151,14 @@ def test_a_contradiction_is_explained_before_qemu_is_started(negotiate: Run) -> 
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input(negotiate: Run, options: list[str], code: int, said: str) -> None:
+def test_bad_input(negotiate: Negotiate, options: list[str], code: int, said: str) -> None:
     result = negotiate(*options)
     assert result.returncode == code, result.stderr
     assert said in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_two_at_once(negotiate: Run) -> None:
+def test_two_at_once(negotiate: Negotiate) -> None:
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda cpu: negotiate.report("--cpu", cpu), ["host", "host,-avx512f"])
     assert lines(first, "avx512f")[0]["got"] == 1

@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-PROGRAM = [sys.executable, "-m", "qmp_client.cli.entry", "negotiate"]
-
-
-class Run:
-    def __init__(self, qemu: Path, firmware: Path) -> None:
-        self._given = ["--qemu", str(qemu), "--firmware", str(firmware), "--platform", "granite-rapids"]
-
-    def __call__(self, *options: str) -> subprocess.CompletedProcess[str]:
-        command = [*PROGRAM, *self._given, *options]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-    def report(self, *options: str) -> dict[str, Any]:
-        result = self(*options, "--format", "json", "--fail-on", "none")
-        assert result.returncode == 0, result.stderr
-        answer: dict[str, Any] = json.loads(result.stdout)
-        return answer
+from tests.e2e.grid import ENTRY
+from tests.e2e.negotiating import Negotiate
 
 
 @pytest.fixture(scope="module")
-def negotiate(qemu: Path, firmware: Path) -> Run:
-    return Run(qemu, firmware)
+def negotiate(qemu: Path, firmware: Path) -> Negotiate:
+    return Negotiate(qemu, firmware, "granite-rapids")
 
 
 @pytest.mark.parametrize("cpu", ["host", "host,-avx512f", "host,-pku,-waitpkg"])
-def test_what_is_put_together_is_what_the_commands_say(negotiate: Run, cpu: str) -> None:
+def test_what_is_put_together_is_what_the_commands_say(negotiate: Negotiate, cpu: str) -> None:
     patched, stock = (
         negotiate.report("--cpu", cpu, "--smp", "2"),
         negotiate.report("--cpu", cpu, "--smp", "2", "--stock"),
@@ -46,7 +30,7 @@ def test_what_is_put_together_is_what_the_commands_say(negotiate: Run, cpu: str)
     assert stock["vcpus"] == 2
 
 
-def test_what_cannot_be_seen_is_said(negotiate: Run) -> None:
+def test_what_cannot_be_seen_is_said(negotiate: Negotiate) -> None:
     report = negotiate.report("--stock")
     assert [caveat for caveat in report["environment"]["caveats"] if caveat.startswith("a stock QEMU")]
     silent = negotiate.report("--stock", "--cpu", "host,check=off")
@@ -54,14 +38,14 @@ def test_what_cannot_be_seen_is_said(negotiate: Run) -> None:
 
 
 @pytest.mark.parametrize("option", [("--choose", "minimal"), ("--xfam", "0x207"), ("--attributes", "0x10000000")])
-def test_choices_that_need_the_commands_are_refused(negotiate: Run, option: tuple[str, str]) -> None:
+def test_choices_that_need_the_commands_are_refused(negotiate: Negotiate, option: tuple[str, str]) -> None:
     result = negotiate("--stock", *option)
     assert result.returncode == 2
     assert option[0] in result.stderr
     assert "name features in --cpu" in result.stderr
 
 
-def test_named_models_are_refused_in_qemu_s_own_words(negotiate: Run) -> None:
+def test_named_models_are_refused_in_qemu_s_own_words(negotiate: Negotiate) -> None:
     result = negotiate("--stock", "--cpu", "SapphireRapids")
     assert result.returncode == 4
     assert "Named cpu model is not supported for TDX yet" in result.stderr
@@ -89,7 +73,7 @@ def test_a_grid_has_a_stock_and_a_patched_qemu_side_by_side(
     stock_qemu: Path, qemu: Path, firmware: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out.jsonl"
-    command = [*PROGRAM[:-1], "matrix", "--qemu", str(stock_qemu), "--qemu", str(qemu), "--firmware", str(firmware)]
+    command = [*ENTRY, "matrix", "--qemu", str(stock_qemu), "--qemu", str(qemu), "--firmware", str(firmware)]
     options = ["--cpu", "host,-avx512f", "--cpu", "SapphireRapids", "--fail-on", "none", "--output", str(output)]
     result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 4, result.stderr
@@ -104,7 +88,7 @@ def test_a_grid_has_a_stock_and_a_patched_qemu_side_by_side(
 
 
 def test_a_named_model_on_a_stock_binary_is_said_in_our_words(stock_qemu: Path, firmware: Path) -> None:
-    result = Run(stock_qemu, firmware)("--cpu", "SapphireRapids")
+    result = Negotiate(stock_qemu, firmware)("--cpu", "SapphireRapids")
     assert result.returncode == 2
     assert "takes no CPU model but host for a TD" in result.stderr
     assert "scripts/build-qemu" in result.stderr
