@@ -70,6 +70,11 @@ def _refused(arguments: Any) -> int:
     return 0
 
 
+def option_names() -> list[str]:
+    """Every option, for a shell to complete."""
+    return [name for action in _parser()._actions for name in action.option_strings if name.startswith("--")]
+
+
 def _parser() -> ArgumentParser:
     import argparse  # noqa: PLC0415
 

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from qmp_client.cli.completion import MODULE, PLATFORM
 from qmp_client.cli.names import a_module, a_platform
 
 EXAMPLES = """
@@ -17,9 +18,9 @@ Examples:
 
 
 @click.command("contract", short_help="Compare two versions of the TDX module.", epilog=EXAMPLES)
-@click.argument("old")
-@click.argument("new")
-@click.option("--platform", "processor", help="Judge by what this processor has.  [default: any]")
+@click.argument("old", type=MODULE)
+@click.argument("new", type=MODULE)
+@click.option("--platform", "processor", type=PLATFORM, help="Judge by what this processor has.  [default: any]")
 @click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
 @click.option("--all", "everything", is_flag=True, help="Show every bit, with or without a name.")
 def command(old: str, new: str, processor: str | None, form: str, everything: bool) -> int:

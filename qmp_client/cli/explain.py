@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from qmp_client.cli.completion import MODULE
 from qmp_client.cli.names import a_module
 from qmp_client.errors import UsageError
 
@@ -20,7 +21,9 @@ Examples:
 
 @click.command("explain", short_help="Say what a bit is and who controls it.", epilog=EXAMPLES)
 @click.argument("bit")
-@click.option("--module", help="Say how to turn it on or off with this module version.  [default: the newest]")
+@click.option(
+    "--module", type=MODULE, help="Say how to turn it on or off with this module version.  [default: the newest]"
+)
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def command(bit: str, module: str | None, form: str) -> int:
     """Explain a CPUID bit or field: by name, or by place as in 7.0.ecx.5; a register or leaf gives all its fields."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM, DIALECTS
+from qmp_client.cli.completion import MODULE, PLATFORM
 from qmp_client.errors import MissingError, UsageError
 from qmp_client.qemu import firmware, locate
 
@@ -37,8 +38,12 @@ def grid_options(function: F) -> F:
             click.option("--file", "grid_file", type=click.Path(path_type=Path), help="A TOML file with these."),
             click.option("--cpu", multiple=True, help=f"QEMU's -cpu; {several}.  [default: host]"),
             click.option("--machine", multiple=True, help=f"QEMU's machine type; {several}.  [default: q35]"),
-            click.option("--module", multiple=True, help=f"TDX module; {several}.  [default: {DEFAULT_MODULE}]"),
-            click.option("--platform", multiple=True, help=f"Platform; {several}.  [default: {DEFAULT_PLATFORM}]"),
+            click.option(
+                "--module", type=MODULE, multiple=True, help=f"TDX module; {several}.  [default: {DEFAULT_MODULE}]"
+            ),
+            click.option(
+                "--platform", type=PLATFORM, multiple=True, help=f"Platform; {several}.  [default: {DEFAULT_PLATFORM}]"
+            ),
             click.option("--smp", multiple=True, help="QEMU's -smp; repeatable.  [default: 1]"),
             click.option(
                 "--kvm", multiple=True, help="upstream, proposal or all: KVM's interface.  [default: upstream]"

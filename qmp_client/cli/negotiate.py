@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM, DIALECTS, unknown_name
+from qmp_client.cli.completion import MODULE, PLATFORM
 from qmp_client.errors import MissingError, UsageError
 from qmp_client.qemu import firmware, locate, tdx_host
 from qmp_client.qemu.command_line import Machine, arguments
@@ -52,10 +53,13 @@ Examples:
 )
 @click.option(
     "--module",
+    type=MODULE,
     help=f"Simulate this version of the TDX module: a name, or a captured profile.  [default: {DEFAULT_MODULE}]",
 )
 @click.option(
-    "--platform", help=f"Simulate this platform: a name, native, or a JSON file.  [default: {DEFAULT_PLATFORM}]"
+    "--platform",
+    type=PLATFORM,
+    help=f"Simulate this platform: a name, native, or a JSON file.  [default: {DEFAULT_PLATFORM}]",
 )
 @click.option("--strict-platform", is_flag=True, help="Refuse a platform on which the module would not start.")
 @click.option(

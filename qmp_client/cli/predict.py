@@ -8,6 +8,7 @@ import click
 
 from plugin.kvm.host import MISSING, HostRefused, find_host
 from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM
+from qmp_client.cli.completion import MODULE, PLATFORM
 from qmp_client.errors import MissingError, UsageError
 from qmp_client.negotiation.wish import understand
 from qmp_client.predict.predict import predict
@@ -30,9 +31,13 @@ features, a vendor of one's own) is refused, and `negotiate` asks the real QEMU.
 @click.command("predict", short_help="Say what negotiate would, without QEMU.", epilog=EXAMPLES)
 @click.option("--cpu", default="host", show_default=True, help="QEMU's -cpu: a model and its features.")
 @click.option("--smp", default="1", show_default=True, help="QEMU's -smp.")
-@click.option("--module", default=DEFAULT_MODULE, show_default=True, help="The version of the TDX module.")
+@click.option("--module", type=MODULE, default=DEFAULT_MODULE, show_default=True, help="The version of the TDX module.")
 @click.option(
-    "--platform", default=DEFAULT_PLATFORM, show_default=True, help="The platform: a name, native, or a JSON file."
+    "--platform",
+    type=PLATFORM,
+    default=DEFAULT_PLATFORM,
+    show_default=True,
+    help="The platform: a name, native, or a JSON file.",
 )
 @click.option(
     "--choose", default="model", show_default=True, help="model, maximal, minimal, or a file with exactly these bits."

@@ -50,6 +50,10 @@ def completed(words: str) -> list[str]:
 def test_the_shell_completes_commands_options_and_values() -> None:
     assert completed("neg") == ["negotiate"]
     assert "--format" in completed("negotiate --for")
+    assert completed("negotiate --platform gr") == ["granite-rapids"]
+    assert completed("contract 1.5.3") == ["1.5.34"]
+    assert {"1.0", "1.5.05"} <= set(completed("baseline save x --module 1"))
+    assert completed("sim --rec") == ["--record"]
     assert {"table", "json"} <= set(completed("replay --format t") + completed("replay --format j"))
 
 
