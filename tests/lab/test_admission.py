@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, find, given
 from hypothesis import strategies as st
 
 from qmp_client.lab import topics
 from qmp_client.lab.admission import Refusal, admit, check_reply
 from qmp_client.lab.config import Config, parse
-from qmp_client.lab.wire import JOB_LIMIT, Job, schema_of
+from qmp_client.lab.wire import JOB_LIMIT, Boot, Job, schema_of
 
 CONFIG = parse(
     {
@@ -25,6 +26,7 @@ CONFIG = parse(
         "platforms": ["emerald-rapids"],
         "options": {"log": ["-D", "/dev/null"]},
         "limits": {"max-vcpus": 8},
+        "boot": {"seconds": 50, "disks": {"debian": "/srv/debian.qcow2", "tiny": "/srv/tiny.img"}},
     }
 )
 HARDWARE = parse({"qemu": {"stable": "/opt/qemu/stable"}, "firmware": "/opt/tdvf.fd"})
@@ -89,6 +91,34 @@ def test_a_large_payload_is_not_even_parsed() -> None:
         admit(payload(padding="x" * JOB_LIMIT), CONFIG)
 
 
+def test_a_boot_that_leaves_things_open() -> None:
+    job = admit(payload(boot={"pattern": "login:"}), CONFIG)
+    assert job.boot == Boot(disk="debian", pattern="login:", seconds=50)
+    job = admit(payload(boot={"guest-agent": True, "disk": "tiny", "seconds": 5}), CONFIG)
+    assert job.boot == Boot(disk="tiny", guest_agent=True, seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("boot", "reason"),
+    [
+        ({"disk": "other", "pattern": "x"}, "the disk other is not on this host's list: debian, tiny"),
+        ({}, "what tells that the guest is up"),
+        ({"pattern": "("}, "no regular expression: missing )"),
+        ({"pattern": "a{99999999999999999999}"}, "no regular expression: the repetition number is too large"),
+        ({"pattern": "x", "seconds": 51}, "51 s to boot; this host waits at most 50"),
+        ({"pattern": "x", "seconds": 0}, "greater than|> 0"),
+        ({"pattern": "x" * 257}, "length <= 256"),
+        ({"pattern": "x", "disk": "../x"}, "regex"),
+        ({"pattern": "x", "kernel": "y"}, "unknown field `kernel`"),
+    ],
+)
+def test_what_a_host_does_not_boot(boot: dict[str, object], reason: str) -> None:
+    with pytest.raises(Refusal, match=reason.replace("(", r"\(").replace(")", r"\)")):
+        admit(payload(boot=boot), CONFIG)
+    with pytest.raises(Refusal, match="this host boots no guests"):
+        admit(payload(boot={"pattern": "x"}), HARDWARE)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
@@ -98,7 +128,35 @@ FIELDS = st.sampled_from(Job.__struct_encode_fields__) | st.text(max_size=8)
 WORDS = st.sampled_from(
     ["host", "stable", "q35", "1.5.05", "emerald-rapids", "model", "one", "host,+aes", "log", "\n", ""]
 )
-JOBS = st.dictionaries(FIELDS, WORDS | JSON, max_size=9).map(lambda fields: json.dumps(fields).encode())
+PATTERNS = st.text("ab()[]{}|^$*+?\\\\.,<=!:P#&~-019\n", max_size=30)
+BOOTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "disk": st.sampled_from(["debian", "", "other", 1]),
+        "pattern": PATTERNS | JSON,
+        "guest-agent": st.booleans() | JSON,
+        "seconds": st.floats() | st.integers(),
+        "more": JSON,
+    },
+)
+NEARLY = st.builds(
+    lambda fields, boot: {"schema": schema_of(Job), "id": "one", **({"boot": boot} if boot else {}), **fields},
+    st.dictionaries(FIELDS, WORDS | JSON, max_size=2),
+    BOOTS,
+)
+JOBS = (st.dictionaries(FIELDS, WORDS | JSON, max_size=9) | NEARLY).map(lambda fields: json.dumps(fields).encode())
+
+
+def test_some_of_these_jobs_boot_a_guest() -> None:
+    """So that the test below does not only see refusals."""
+
+    def boots(fields: dict[str, object]) -> bool:
+        try:
+            return admit(json.dumps(fields).encode(), CONFIG).boot is not None
+        except Refusal:
+            return False
+
+    assert find(NEARLY, boots)
 
 
 @given(st.binary(max_size=200) | JOBS)
@@ -118,6 +176,10 @@ def test_no_payload_gets_past_the_lists(data: bytes) -> None:
     assert 1 <= job.vcpus <= CONFIG.limits.max_vcpus
     assert CONFIG.allows_model(job.cpu)
     assert set(job.options) <= set(CONFIG.options)
+    if job.boot is not None and CONFIG.boot is not None:
+        assert job.boot.disk in CONFIG.boot.disks
+        assert 0 < (job.boot.seconds or 0) <= CONFIG.boot.seconds
+        assert job.boot.guest_agent or re.compile(job.boot.pattern).pattern
     assert not set(job.cpu + job.id) & set(" \n\t\0/#+$;&|") - {"+"}
     assert "+" not in job.id
     assert msgspec.json.decode(msgspec.json.encode(job), type=Job) == job, "what is stored can be read again"

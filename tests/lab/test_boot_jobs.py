@@ -83,27 +83,6 @@ async def test_a_pattern_that_takes_for_ever_ends_with_its_job(
         await nothing_runs(config["firmware"])
 
 
-@pytest.mark.parametrize(
-    ("boot", "reason"),
-    [
-        (Boot(disk="other", pattern="x"), "the disk other is not on this host's list: polite, deaf"),
-        (Boot(), "what tells that the guest is up"),
-        (Boot(pattern="("), "no regular expression: missing )"),
-        (Boot(pattern="x", seconds=51), "51 s to boot; this host waits at most 50"),
-    ],
-)
-async def test_what_a_host_does_not_boot(
-    broker: Broker, agent: Start, config: dict[str, Any], boot: Boot, reason: str
-) -> None:
-    agent(**config)
-    async with listening(broker.address) as listener:
-        await online(listener)
-        await listener.submit(Job(id="no", boot=boot))
-        no = await listener.message(topics.rejected(LAB, "alpha"), Rejection)
-        assert no.job == "no"
-        assert reason in no.reason
-
-
 async def test_a_host_without_disks_boots_nothing(broker: Broker, agent: Start) -> None:
     agent()
     async with listening(broker.address) as listener:
