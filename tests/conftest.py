@@ -14,6 +14,9 @@ from qmp_client.qemu import firmware as images
 from qmp_client.qemu.firmware import FOOTER, TDX_METADATA_OFFSET
 from qmp_client.qemu.locate import find_qemu
 
+STORE_HEADER = 28
+"""Bytes of edk2's VARIABLE_STORE_HEADER; its size stands behind the GUID."""
+
 settings.register_profile("any-machine", deadline=None)
 """How long an example takes says something about the machine's load, and nothing about the code."""
 settings.load_profile("any-machine")
@@ -44,4 +47,20 @@ def firmware() -> Path:
     """A TDVF image."""
     path = Path(os.environ.get("TDX_CPUID_FIRMWARE") or images.default())
     images.check(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def open_firmware(firmware: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The TDVF image without the keys that its variable store may come with: no Secure Boot.
+
+    The store is the first firmware volume of the image (edk2, MdePkg/Include/Pi/PiFirmwareVolume.h).
+    """
+    image = bytearray(firmware.read_bytes())
+    assert image[40:44] == b"_FVH"
+    (store,) = struct.unpack_from("<H", image, 48)
+    (size,) = struct.unpack_from("<I", image, store + 16)
+    image[store + STORE_HEADER : store + size] = b"\xff" * (size - STORE_HEADER)
+    path = tmp_path_factory.mktemp("firmware") / "OVMF.fd"
+    path.write_bytes(image)
     return path

@@ -19,14 +19,13 @@ from qmp_client.boot.model import Ending
 from qmp_client.lab import topics
 from qmp_client.lab.config import parse
 from qmp_client.lab.wire import Boot, Capabilities, Job, Outcome, Progress, Rejection, Result, State
-from tests.boot.conftest import open_firmware  # noqa: F401  a fixture
 from tests.boot.guest_image import GREETING, Kind, write
 from tests.lab.conftest import Start
 from tests.lab.processes import LAB, PATIENCE, POOL, AgentProcess, Broker, listening, online
 
 
 @pytest.fixture
-def config(open_firmware: Path, tmp_path: Path) -> dict[str, Any]:  # noqa: F811
+def config(open_firmware: Path, tmp_path: Path) -> dict[str, Any]:
     disks = {str(kind): str(write(tmp_path, kind)) for kind in (Kind.POLITE, Kind.DEAF)}
     return {
         "firmware": str(open_firmware),
