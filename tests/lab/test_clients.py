@@ -104,7 +104,7 @@ async def test_a_rejected_job_says_why(broker: Broker, agent: Start) -> None:
     done = await soon(broker, "submit", "--pool", POOL, "--cpu", "host", "--cpu", "Skylake", "--fail-on", "none")
     assert done.returncode == 2
     assert "the CPU model Skylake is not on this host's list: host" in done.stderr
-    assert "1 cells: 1 as expected" in done.stdout
+    assert "1 cell: 1 as expected" in done.stdout
     failed = await soon(broker, "submit", "--pool", POOL, "--cpu", "host,+no-such-feature", "--fail-on", "none")
     assert failed.returncode == 4
     assert "no-such-feature" in failed.stdout
