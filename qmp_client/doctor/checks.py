@@ -24,6 +24,8 @@ PYTHON = (3, 11)
 SIMULATED = ["negotiate", "sim", "matrix", "baseline"]
 LAB = ["agent", "submit", "watch"]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BUILD = "scripts/build-qemu --install-deps"
+SAYS = "QEMU emulator version "
 PATCHED = b"x-tdx-set-cpuid-choices"
 assert PATCHED.decode() in NEEDED
 
@@ -137,28 +139,43 @@ def qemu(named: str | None = None) -> Finding:
     try:
         path = locate.find_qemu(named)
     except TdxCpuidError as error:
-        return Finding("QEMU", SIMULATED, State.MISSING, f"{error}", "scripts/build-qemu --install-deps")
-    found = f"{path} ({_version_of(path)})"
+        return Finding("QEMU", SIMULATED, State.MISSING, f"{error}", _without(locate.VARIABLE) + BUILD)
+    said = _version_of(path)
+    if said is None:
+        return Finding("QEMU", SIMULATED, State.MISSING, f"{path} is no QEMU", _without(locate.VARIABLE) + BUILD)
+    found = f"{path} ({said})"
     if is_patched(path):
         return Finding("QEMU", SIMULATED, State.OK, f"{found}, patched")
     return Finding(
         "QEMU", SIMULATED, State.LIMITED, f"{found}, stock: only --choose model, and less can be seen",
-        "scripts/build-qemu --install-deps",
+        _without(locate.VARIABLE) + BUILD,
     )  # fmt: skip
 
 
 def is_patched(binary: Path) -> bool:
     """Whether a QEMU binary has this project's QMP commands: their names are in it as text."""
-    with binary.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        return text.find(PATCHED) >= 0
-
-
-def _version_of(binary: Path) -> str:
     try:
-        said = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"does not run: {error}"
-    return said.partition("\n")[0].removeprefix("QEMU emulator version ") or "does not say its version"
+        with binary.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            return text.find(PATCHED) >= 0
+    except (OSError, ValueError):  # it may be run and not be read, or is empty
+        return False
+
+
+def _without(variable: str) -> str:
+    """What has to come first where a variable names something else than what a command would make."""
+    return f"unset {variable}; " if os.environ.get(variable) else ""
+
+
+def _version_of(binary: Path) -> str | None:
+    """The version that it says; None when it does not say it as a QEMU does."""
+    try:
+        done = subprocess.run(
+            [binary, "--version"], capture_output=True, text=True, timeout=10, check=False, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    first = done.stdout.partition("\n")[0]
+    return first.removeprefix(SAYS) if first.startswith(SAYS) else None
 
 
 def tdvf() -> Finding:
@@ -167,7 +184,13 @@ def tdvf() -> Finding:
     try:
         firmware.check(path)
     except TdxCpuidError as error:
-        return Finding("TDVF firmware", SIMULATED, State.MISSING, f"{error}", "scripts/get-firmware")
+        return Finding(
+            "TDVF firmware",
+            SIMULATED,
+            State.MISSING,
+            f"{error}",
+            _without("TDX_CPUID_FIRMWARE") + "scripts/get-firmware",
+        )
     return Finding("TDVF firmware", SIMULATED, State.OK, f"{path}")
 
 

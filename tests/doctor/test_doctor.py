@@ -55,6 +55,19 @@ def test_a_machine_without_a_qemu_is_told_how_to_get_one(tmp_path: Path, tdvf: P
     assert "negotiate" in found["QEMU"]["needed-for"]
 
 
+@pytest.mark.parametrize("text", ["", "#!/bin/sh\nexit 3\n", "#!/bin/sh\necho cat 9.1\n"])
+def test_a_program_that_is_no_qemu_is_none(text: str, tmp_path: Path) -> None:
+    program = tmp_path / "qemu-system-x86_64"
+    program.write_text(text)
+    program.chmod(0o755)
+    status, found = examined(DOCTOR, tmp_path, TDX_CPUID_QEMU=str(program), TDX_CPUID_FIRMWARE="/nonexistent")
+    assert status == 3
+    assert found["QEMU"]["state"] == "missing"
+    assert found["QEMU"]["found"] == f"{program} is no QEMU"
+    assert found["QEMU"]["mend"].startswith("unset TDX_CPUID_QEMU; "), "what is built would not be taken"
+    assert found["TDVF firmware"]["mend"] == "unset TDX_CPUID_FIRMWARE; scripts/get-firmware"
+
+
 def test_a_stock_qemu_is_enough_but_limited(tmp_path: Path, tdvf: Path) -> None:
     qemu = a_qemu(tmp_path, "")
     status, found = examined(DOCTOR, tmp_path, TDX_CPUID_QEMU=str(qemu), TDX_CPUID_FIRMWARE=str(tdvf))
