@@ -22,7 +22,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections import deque
 from collections.abc import Mapping, Sequence
 
 from plugin.kvm.supervisor.spawn import Command, SeccompUnavailable, Starting
@@ -136,7 +135,8 @@ def supervise(
     supervisor.on_request = record
     status = supervisor.run()
     if talk is not None and not devices:  # the command was quicker than the loading: its record has a head all the same
-        deque(_loading(module, platform, dialect, faults, warn, devices, native_cpuid, talk), maxlen=0)
+        for _ in _loading(module, platform, dialect, faults, warn, devices, native_cpuid, talk):
+            pass
     record(status)
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 CHILD = """
 import os, signal, sys
@@ -45,3 +46,24 @@ def test_closing_the_stop_descriptor_kills_the_command() -> None:
     assert process.wait() == 128 + signal.SIGKILL
     os.close(record)
     os.close(stop)
+
+
+def recorded(path: str, code: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "plugin.kvm.command", "--record", path, "--", *code.split()]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_command_quicker_than_the_simulation_has_a_record(tmp_path: Path) -> None:
+    path = tmp_path / "talk.jsonl"
+    for _ in range(3):
+        assert recorded(str(path), "true [/x]").returncode == 0
+        (head,) = map(json.loads, path.read_text().splitlines())
+        assert (head["argv"], head["module"]) == (["true", "[/x]"], "1.5.05")
+
+
+def test_a_record_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
+    program = tmp_path / "opens.py"
+    program.write_text("import os\nfor _ in range(5): os.open('/dev/kvm', 2)\n")
+    done = recorded("/dev/full", f"{sys.executable} {program}")
+    assert done.returncode == 0, "the command goes on"
+    assert done.stderr.count("the record ends here, it cannot be written: No space left on device") == 1
