@@ -95,7 +95,7 @@ def test_features_without_their_state_are_named_once_together() -> None:
     [
         ("modle", None, None, "neither a policy nor a file"),
         ("model", None, "0x20007", "no TD can be like that"),
-        ("model", None, "AVX", "--xfam AVX"),
+        ("model", None, "AVX", "--xfam: 'AVX' is no number"),
         ("model", "0x1ffffffffffffffff", None, "64 bits"),
     ],
 )
