@@ -71,12 +71,12 @@ async def test_a_guest_that_is_not_up_is_a_failure_with_everything_that_is_known
 async def test_a_pattern_that_takes_for_ever_ends_with_its_job(
     broker: Broker, agent: Start, config: dict[str, Any], tmp_path: Path
 ) -> None:
-    config["boot"]["disks"] = {"endless": str(write(tmp_path, Kind.DEAF, "a" * 60 + "!"))}
+    config["boot"]["disks"] = {"endless": str(write(tmp_path, Kind.DEAF, "a" * 60))}
     config["boot"]["seconds"] = 4
     agent(**config, limits={"seconds": 4})
     async with listening(broker.address) as listener:
         await online(listener)
-        await listener.submit(Job(id="slow", boot=Boot(pattern="^(a+)+$")))
+        await listener.submit(Job(id="slow", boot=Boot(pattern="^(a+)+b$")))
         done = await listener.message(topics.result(LAB, "slow"), Result)
         assert (done.outcome, done.reason) == (Outcome.FAILED, "not done after 9 s, which is this host's limit")
         await nothing_runs(config["firmware"])
