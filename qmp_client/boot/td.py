@@ -1,4 +1,4 @@
-"""A TD that is negotiated, and then runs its guest: on hardware, the guest in the TD itself."""
+"""A TD that is negotiated, and a guest that runs: in the TD itself, or emulated where a simulated TD runs no code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from qmp_client.boot.devices import channels, words
 from qmp_client.boot.emulated import emulate
 from qmp_client.boot.model import Booted, Wish
 from qmp_client.boot.run import boot
-from qmp_client.negotiation.run import negotiate
+from qmp_client.negotiation.run import leave_it_held, negotiate
 from qmp_client.negotiation.wish import Wish as Choosing
 from qmp_client.qemu.command_line import Machine, arguments
 from qmp_client.qemu.spawn import Simulation, spawn
@@ -23,40 +23,27 @@ async def negotiate_and_boot(
     wish: Wish,
     options: Sequence[str],
     timeout: float,
+    *,
+    in_the_td: bool,
 ) -> tuple[Report, Booted]:
     """Negotiate, read the TD back and boot. ``options`` are further words of QEMU's command line.
 
-    On a simulation, which runs no guest code, the guest runs in emulation when the TD has been read. Raises a
-    TdxCpuidError when there is no TD, or when QEMU does not start the guest; a guest that is not up is no error.
+    ``in_the_td``: the guest runs in the TD that was read, which only makes sense on hardware. Otherwise it is
+    emulated when the TD is gone. Raises a TdxCpuidError when there is no TD, or when QEMU does not start the guest; a
+    guest that is not up is no error.
     """
     machine = machine._replace(memory=f"{wish.memory_mib}M")
-    if simulation is None:
-        return await boot_the_td(machine, choosing, None, wish, options, timeout)
-    child = spawn(lambda monitor: [*arguments(machine, monitor), *options], simulation)
-    report = await negotiate(child, machine, choosing, simulation, timeout)
-    return report, await emulate(machine, wish, options, timeout)
-
-
-async def boot_the_td(
-    machine: Machine,
-    choosing: Choosing,
-    simulation: Simulation | None,
-    wish: Wish,
-    options: Sequence[str],
-    timeout: float,
-) -> tuple[Report, Booted]:
-    """Negotiate a TD and let the guest run in it."""
-    booted: list[Booted] = []
+    ran: list[Booted] = []
     with channels() as ends:
 
         async def run(session: Session) -> None:
-            booted.append(await boot(session, ends, wish, "td"))
+            ran.append(await boot(session, ends, wish, "td"))
 
-        child = spawn(
-            lambda monitor: [*arguments(machine, monitor), *words(wish, ends.inherited), *options],
-            simulation,
-            ends.inherited,
-        )
+        more = [*(words(wish, ends.inherited) if in_the_td else []), *options]
+        child = spawn(lambda monitor: [*arguments(machine, monitor), *more], simulation, ends.inherited)
         ends.handed_over()
-        report = await negotiate(child, machine, choosing, simulation, timeout, with_the_td=run)
-    return report, booted[0]
+        then = run if in_the_td else leave_it_held
+        report = await negotiate(child, machine, choosing, simulation, timeout, with_the_td=then)
+    if not in_the_td:
+        ran.append(await emulate(machine, wish, options, timeout))
+    return report, ran[0]

@@ -76,7 +76,7 @@ async def _work(order: Order) -> Answer:
         wish = understand(job.choose, None, None)
         if order.boot:
             report, booted = await negotiate_and_boot(
-                machine, wish, simulation, order.boot, order.options, order.timeout
+                machine, wish, simulation, order.boot, order.options, order.timeout, in_the_td=not order.simulated
             )
         else:
             child = spawn(lambda monitor: [*arguments(machine, monitor), *order.options], simulation)

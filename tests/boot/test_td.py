@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qmp_client.boot.model import Ending, Wish
-from qmp_client.boot.td import boot_the_td, negotiate_and_boot
+from qmp_client.boot.td import negotiate_and_boot
 from qmp_client.errors import QemuError
 from qmp_client.negotiation.wish import understand
 from qmp_client.qemu.command_line import Machine
@@ -25,7 +25,7 @@ CHOOSING = understand("model", None, None)
 async def test_the_td_is_read_and_then_runs(open_firmware: Path, tmp_path: Path) -> None:
     wish = Wish(disk=str(write(tmp_path, Kind.POLITE)), pattern=GREETING, guest_agent=True, seconds=0.5, memory_mib=256)
     machine = Machine(find_qemu(None), open_firmware, smp="2")
-    report, booted = await boot_the_td(machine, CHOOSING, SIMULATION, wish, (), 30)
+    report, booted = await negotiate_and_boot(machine, CHOOSING, SIMULATION, wish, (), 30, in_the_td=True)
     assert (report.vcpus, report.environment.module) == (2, "1.5.05")
     assert (booted.guest, booted.up, booted.ending) == ("td", False, Ending.FORCED)
     assert booted.why.endswith("within 0.5 s; it wrote nothing")
@@ -34,7 +34,13 @@ async def test_the_td_is_read_and_then_runs(open_firmware: Path, tmp_path: Path)
 async def test_a_simulated_host_emulates(open_firmware: Path, tmp_path: Path) -> None:
     wish = Wish(disk=str(write(tmp_path, Kind.POLITE)), pattern=GREETING, seconds=60, memory_mib=256)
     report, booted = await negotiate_and_boot(
-        Machine(find_qemu(None), open_firmware, cpu="SapphireRapids"), CHOOSING, SIMULATION, wish, (), 30
+        Machine(find_qemu(None), open_firmware, cpu="SapphireRapids"),
+        CHOOSING,
+        SIMULATION,
+        wish,
+        (),
+        30,
+        in_the_td=False,
     )
     assert report.request.cpu == "SapphireRapids"
     assert (booted.guest, booted.up, booted.ending) == ("emulated", True, Ending.ORDERLY)
@@ -42,5 +48,6 @@ async def test_a_simulated_host_emulates(open_firmware: Path, tmp_path: Path) ->
 
 async def test_a_td_that_cannot_be_built_boots_nothing(open_firmware: Path, tmp_path: Path) -> None:
     wish = Wish(disk=str(tmp_path / "none.img"), pattern=GREETING)
+    machine = Machine(find_qemu(None), open_firmware)
     with pytest.raises(QemuError, match=r"none\.img"):
-        await boot_the_td(Machine(find_qemu(None), open_firmware), CHOOSING, SIMULATION, wish, (), 30)
+        await negotiate_and_boot(machine, CHOOSING, SIMULATION, wish, (), 30, in_the_td=True)

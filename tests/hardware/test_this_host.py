@@ -49,6 +49,7 @@ def test_what_is_captured_here_gives_the_same_td_in_the_simulation(qemu: Path, f
 async def test_a_guest_boots_in_the_td(qemu: Path, open_firmware: Path, tmp_path: Path) -> None:
     wish = Wish(disk=str(write(tmp_path, Kind.POLITE)), pattern=GREETING, seconds=120, memory_mib=512)
     machine = Machine(qemu, open_firmware)
-    found, booted = await negotiate_and_boot(machine, understand("model", None, None), None, wish, (), 30)
+    choosing = understand("model", None, None)
+    found, booted = await negotiate_and_boot(machine, choosing, None, wish, (), 30, in_the_td=True)
     assert found.environment.kvm == "/dev/kvm"
     assert (booted.guest, booted.up, booted.ending) == ("td", True, Ending.ORDERLY), booted.why
