@@ -8,6 +8,8 @@ import gc
 import os
 import sys
 
+MAY_RUN_LONG = ("agent", "baseline", "drain", "matrix", "submit", "watch")
+
 
 def main() -> None:
     """Run the program and leave with its exit status."""
@@ -16,7 +18,8 @@ def main() -> None:
 
         sys.exit(simulate(sys.argv[2:]))
     _open_standard_streams()
-    gc.disable()  # a command is short, and nearly all that it makes while it loads stays
+    if sys.argv[1:2] and sys.argv[1] not in MAY_RUN_LONG:
+        gc.disable()  # the command is short, and nearly all that it makes while it loads stays
     from qmp_client.cli.program import run  # noqa: PLC0415
 
     status = run(sys.argv[1:])
