@@ -69,7 +69,7 @@ def command(
     _check_host(agent.config, config_file)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     path = state or _state_folder() / f"{agent.lab}-{agent.host}.sqlite"
-    store = Store(path)
+    store = Store(path, agent.config.limits.jobs_kept)
     try:
         from qmp_client.lab.service import Service  # noqa: PLC0415
 

@@ -22,6 +22,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     jobs_at_once: Annotated[int, Meta(ge=1, le=256)] = 1
     jobs_waiting: Annotated[int, Meta(ge=1)] = 1000
     """Accepted jobs that have no result; further ones are rejected."""
+    jobs_kept: Annotated[int, Meta(ge=1)] = 10_000
+    """Jobs whose results stay in the store; an older one that is sent again is run again."""
     seconds: Annotated[float, Meta(gt=0)] = 60
     """For one job, from its start to its report."""
     memory_mib: Annotated[int, Meta(ge=256)] = 8192

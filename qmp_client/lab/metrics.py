@@ -72,11 +72,14 @@ class Stored:
     def collect(self) -> Iterator[Metric]:
         """Read them; called by whichever thread answers."""
         with closing(sqlite3.connect(f"file:{self._store}?mode=ro", uri=True)) as db:
-            accepted, done, rejected, unsent = db.execute(
-                "SELECT (SELECT COUNT(*) FROM jobs), (SELECT COUNT(*) FROM results),"
-                " (SELECT COUNT(*) FROM rejections), (SELECT COUNT(*) FROM outbox WHERE NOT taken)"
+            # Old ones are forgotten, but their numbers are not used again.
+            accepted, rejected, unfinished, unsent = db.execute(
+                "SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'jobs'),"
+                " (SELECT seq FROM sqlite_sequence WHERE name = 'rejections'),"
+                " (SELECT COUNT(*) FROM jobs) - (SELECT COUNT(*) FROM results),"
+                " (SELECT COUNT(*) FROM outbox WHERE NOT taken)"
             ).fetchone()
-        yield CounterMetricFamily("tdx_cpuid_jobs_accepted", "Jobs that were ever accepted.", accepted)
-        yield CounterMetricFamily("tdx_cpuid_jobs_rejected", "Payloads that were ever rejected.", rejected)
-        yield GaugeMetricFamily("tdx_cpuid_jobs_unfinished", "Accepted jobs without a result.", accepted - done)
+        yield CounterMetricFamily("tdx_cpuid_jobs_accepted", "Jobs that were ever accepted.", accepted or 0)
+        yield CounterMetricFamily("tdx_cpuid_jobs_rejected", "Payloads that were ever rejected.", rejected or 0)
+        yield GaugeMetricFamily("tdx_cpuid_jobs_unfinished", "Accepted jobs without a result.", unfinished)
         yield GaugeMetricFamily("tdx_cpuid_outbox", "Messages that the broker has not taken yet.", unsent)

@@ -23,6 +23,7 @@ from qmp_client.lab.wire import Job, Result, encode
 VERSION = 1
 KEPT = 1000
 """Messages that are kept after the broker took them, for a broker that loses its memory."""
+REJECTIONS_KEPT = 10_000
 
 TABLES = """
 CREATE TABLE jobs (
@@ -96,8 +97,12 @@ class Arrival(Enum):
 class Store:
     """The file, which one agent at a time may use."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or make the file. Raises UsageError when another agent has it, MissingError when it cannot be had."""
+    def __init__(self, path: Path, jobs_kept: int = 10_000) -> None:
+        """Open or make the file. Raises UsageError when another agent has it, MissingError when it cannot be had.
+
+        Of the last ``jobs_kept`` jobs the results are kept; older ones, if they are done, are forgotten.
+        """
+        self._jobs_kept = jobs_kept
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -148,6 +153,9 @@ class Store:
         """Record why a payload was not accepted."""
         with self._transaction():
             self._db.execute("INSERT INTO rejections (job, digest, reason) VALUES (?, ?, ?)", (job, digest, reason))
+            self._db.execute(
+                "DELETE FROM rejections WHERE number <= (SELECT MAX(number) FROM rejections) - ?", (REJECTIONS_KEPT,)
+            )
             self._post(letters)
 
     def rejections(self) -> list[tuple[str, str]]:
@@ -188,8 +196,18 @@ class Store:
             self._db.execute("INSERT INTO results VALUES (?, ?)", (result.job, payload))
             if baseline is not None:
                 self._db.execute("INSERT OR REPLACE INTO measured VALUES (?, ?, ?)", (*baseline, payload))
+            self._forget()
             self._post(letters)
         return True
+
+    def _forget(self) -> None:
+        """Let go of jobs that were done long ago, so that the file does not grow for ever."""
+        old = self._db.execute(
+            "SELECT id FROM jobs JOIN results ON job = id WHERE number <= (SELECT MAX(number) FROM jobs) - ?",
+            (self._jobs_kept,),
+        ).fetchall()
+        self._db.executemany("DELETE FROM results WHERE job = ?", old)
+        self._db.executemany("DELETE FROM jobs WHERE id = ?", old)
 
     def result(self, job: str) -> bytes | None:
         """The stored result of a job."""

@@ -85,6 +85,27 @@ def test_the_outbox_does_not_grow_for_ever(store: Store, tmp_path: Path) -> None
         assert db.execute("SELECT COUNT(*) FROM outbox").fetchone()[0] == KEPT
 
 
+def test_jobs_that_were_done_long_ago_are_forgotten_and_no_others(tmp_path: Path) -> None:
+    store = Store(tmp_path / "small", jobs_kept=3)
+    for number in range(10):
+        store.accept(a_job(str(number)), None, None)
+    for number in (0, 1, 2, 4, 9):
+        store.finish(a_result(str(number)), [])
+    assert set(store.results()) == {"9"}
+    assert [accepted.job.id for accepted in store.unfinished()] == ["3", "5", "6", "7", "8"]
+    assert store.count_unfinished() == 5
+    assert store.accept(a_job("9"), None, None) is Arrival.KNOWN
+    assert store.accept(a_job("0"), None, None) is Arrival.NEW
+    store.close()
+
+
+def test_rejections_do_not_grow_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qmp_client.lab.store.REJECTIONS_KEPT", 5)
+    for number in range(20):
+        store.reject(str(number), "digest", "no", [])
+    assert [job for job, _ in store.rejections()] == ["15", "16", "17", "18", "19"]
+
+
 def test_one_agent_at_a_time(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="another agent"):
         Store(tmp_path / "state" / "store.sqlite")
