@@ -161,7 +161,8 @@ def own_archive(
     for archive in archives:
         if not own & set(archive.suites) or "main" not in archive.components:
             continue
-        last_part = archive.uris[0].rstrip("/").rpartition("/")[2]
+        # Debian's cloud images name a list of mirrors, mirror+file:///etc/apt/mirrors/debian.list, and no key.
+        last_part = archive.uris[0].rstrip("/").rpartition("/")[2].removesuffix(".list")
         if distribution.keyring in archive.signed_by or last_part == distribution.archive:
             return archive
     raise Missing(

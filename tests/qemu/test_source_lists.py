@@ -124,12 +124,14 @@ def archive(uri: str, *suites: str, signed_by: str = "") -> Archive:
         archive("http://mirror.invalid/debian/", "bookworm"),
         archive("http://cache.invalid/anything", "bookworm", "bookworm-updates", signed_by=KEYRING),
         archive("http://mirror.invalid/debian", "stable"),
+        archive("mirror+file:///etc/apt/mirrors/debian.list", "bookworm", "bookworm-updates"),
     ],
 )
 def test_debians_archive_is_picked_among_others(own: Archive) -> None:
     others = [
         archive("http://vendor.invalid/apt", "bookworm"),
         archive("http://mirror.invalid/debian-security", "bookworm-security", signed_by=KEYRING),
+        archive("mirror+file:///etc/apt/mirrors/debian-security.list", "bookworm-security"),
     ]
     assert own_archive(DISTRIBUTIONS["debian"], [*others, own], BOOKWORM, QEMU) == own
 
