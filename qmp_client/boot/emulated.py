@@ -54,7 +54,7 @@ def arguments(machine: Machine, wish: Wish, monitor_fd: int) -> list[str]:
         *("-m", f"{wish.memory_mib}M"),
         *("-bios", str(machine.firmware)),
         *("-chardev", f"socket,id=qmp,fd={monitor_fd}"),
-        *("-mon", "chardev=qmp,mode=control"),
+        *("-qmp", "chardev:qmp"),
     ]
 
 

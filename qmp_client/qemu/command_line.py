@@ -27,7 +27,8 @@ class Machine(NamedTuple):
 def arguments(machine: Machine, monitor_fd: int) -> list[str]:
     """The whole command line, with the monitor on an inherited, connected socket.
 
-    The vCPUs never run (``-S``): CPUID is decided before the first instruction of the guest.
+    The vCPUs never run (``-S``): CPUID is decided before the first instruction of the guest. The monitor is made with
+    ``-qmp``, because ``-mon`` is deprecated since QEMU 11.1 and a line about that would stand in each error.
     """
     return [
         str(machine.qemu),
@@ -40,7 +41,7 @@ def arguments(machine: Machine, monitor_fd: int) -> list[str]:
         *("-m", machine.memory),
         *("-bios", str(machine.firmware)),
         *("-chardev", f"socket,id=qmp,fd={monitor_fd}"),
-        *("-mon", "chardev=qmp,mode=control"),
+        *("-qmp", "chardev:qmp"),
     ]
 
 

@@ -40,7 +40,9 @@ REFUSED = {
 }
 DEFAULT_TYPE = "q35"
 TD = "tdx-cpuid"
-"""What the objects are called that are added; nobody else's are."""
+"""What the TD is called where it is added; nobody else's object is."""
+MONITOR = f"{TD}-qmp"
+"""Another name than the TD's: since QEMU 11.1 a monitor is an object as well."""
 
 
 class Option(NamedTuple):
@@ -62,7 +64,7 @@ class OwnCommandLine(NamedTuple):
 
     def arguments(self, monitor_fd: int) -> list[str]:
         """The command line with one more monitor, on an inherited, connected socket."""
-        return [*self.words, "-chardev", f"socket,id={TD},fd={monitor_fd}", "-mon", f"chardev={TD},mode=control"]
+        return [*self.words, "-chardev", f"socket,id={MONITOR},fd={monitor_fd}", "-qmp", f"chardev:{MONITOR}"]
 
 
 def options(words: Iterable[str]) -> list[Option]:

@@ -54,7 +54,7 @@ def qemu(kind: str, monitor: int) -> list[str]:
     """The command line of QEMU with its monitor on an inherited descriptor."""
     return [
         os.environ["TDX_CPUID_QEMU"], *MACHINE, *ACCELERATION[kind], "-bios", os.environ["TDX_CPUID_FIRMWARE"],
-        "-chardev", f"socket,id=qmp,fd={monitor}", "-mon", "chardev=qmp,mode=control",
+        "-chardev", f"socket,id=qmp,fd={monitor}", "-qmp", "chardev:qmp",
     ]  # fmt: skip
 
 

@@ -29,6 +29,7 @@ def test_the_user_s_cpu_reaches_qemu_untouched() -> None:
     assert argv[argv.index("-smp") + 1] == "sockets=2,cores=2"
     assert "-preconfig" in argv, "nothing may be decided before the choice is fed"
     assert "socket,id=qmp,fd=7" in argv
+    assert argv[argv.index("-qmp") + 1] == "chardev:qmp", "QEMU 11.1 warns of -mon"
 
 
 def test_named_models_are_allowed_and_take_the_host_s_address_width() -> None:

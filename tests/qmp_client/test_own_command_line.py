@@ -25,16 +25,29 @@ def value(own: OwnCommandLine, option: str) -> list[str]:
     return [own.words[at + 1] for at, word in enumerate(own.words) if word == option]
 
 
+def value_of(words: list[str], option: str) -> str:
+    return words[words.index(option) + 1]
+
+
 def test_a_line_that_has_everything_only_gets_the_monitor() -> None:
     own = adapted(TD)
     assert own.additions == ()
     assert list(own.words) == ["/qemu", *TD.split()[1:]]
     assert own.arguments(7)[len(own.words) :] == [
-        "-chardev", "socket,id=tdx-cpuid,fd=7", "-mon", "chardev=tdx-cpuid,mode=control",
+        "-chardev", "socket,id=tdx-cpuid-qmp,fd=7", "-qmp", "chardev:tdx-cpuid-qmp",
     ]  # fmt: skip
     machine = own.machine
     assert (machine.cpu, machine.smp, machine.memory, machine.machine) == ("host,-avx512f", "4", "2G", "pc-q35-10.1")
     assert machine.firmware == Path("/OVMF.fd")
+
+
+def test_the_td_and_the_monitor_have_names_of_their_own() -> None:
+    """QEMU 11.1 makes an object of a monitor, and refuses a second object of the same name."""
+    words = adapted("qemu-system-x86_64 -accel kvm").arguments(7)
+    td = value_of(words, "-object").partition("id=")[2].partition(",")[0]
+    monitor = value_of(words, "-qmp").removeprefix("chardev:")
+    assert td
+    assert td != monitor
 
 
 def test_an_ordinary_guest_becomes_a_td() -> None:
