@@ -207,15 +207,3 @@ def test_the_example_configuration_is_one() -> None:
     config = parse(tomllib.loads(text.partition("```toml\n")[2].partition("```")[0]))
     assert config.allows_model("SapphireRapids-v3,-avx512f")
     assert list(config.options) == ["hugepages"]
-
-
-def test_the_unit_starts_the_agent_with_options_that_it_has() -> None:
-    unit = (EXAMPLES / "tdx-cpuid-agent.service").read_text()
-    line = next(line for line in unit.splitlines() if line.startswith("ExecStart="))
-    words = line.partition("=")[2].split()[1:]
-    help_text = subprocess.run(
-        [sys.executable, "-m", "qmp_client.cli.entry", "agent", "--help"], capture_output=True, text=True, check=True
-    ).stdout
-    assert words[0] == "agent"
-    assert all(word in help_text for word in words if word.startswith("--"))
-    assert "@debug" in unit
