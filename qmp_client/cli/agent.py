@@ -74,7 +74,7 @@ def command(
         from qmp_client.lab.service import Service  # noqa: PLC0415
 
         observer = _observer(agent.config, path)
-        _run(lambda: Service(agent, store, address, observer))
+        _run(lambda: Service(agent, store, address, observer), path)
     finally:
         store.close()
     return 0
@@ -90,9 +90,10 @@ def _observer(config: Config, store: Path) -> Observer:
     return Metrics(config.metrics.listen, store)
 
 
-def _run(make: Callable[[], Service]) -> None:
+def _run(make: Callable[[], Service], store: Path) -> None:
     import asyncio  # noqa: PLC0415
     import signal  # noqa: PLC0415
+    import sqlite3  # noqa: PLC0415
 
     async def until_told_to_stop() -> None:
         service = make()
@@ -101,7 +102,18 @@ def _run(make: Callable[[], Service]) -> None:
             loop.add_signal_handler(number, service.stop)
         await service.run()
 
-    asyncio.run(until_told_to_stop())
+    unwritten: BaseException | None = None
+    try:
+        asyncio.run(until_told_to_stop())
+    except* sqlite3.Error as group:
+        unwritten = group
+    while isinstance(unwritten, BaseExceptionGroup):
+        unwritten = unwritten.exceptions[0]
+    if unwritten is not None:
+        raise MissingError(
+            f"{store} cannot be written: {unwritten}",
+            hint="what it promised so far is stored; mend the disk and start the agent again",
+        ) from unwritten
 
 
 def _check_host(config: Config, config_file: Path) -> None:

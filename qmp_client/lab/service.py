@@ -55,6 +55,8 @@ class Service:
         self._draining = asyncio.Event()
         """Set when the wish to drain may have changed."""
         self._stopping = asyncio.Event()
+        self._rival = False
+        """Whether somebody else seems to be an agent of this name."""
         self._runner = Runner(agent, store, self._spoken.set, work, observer)
         self._observer = observer
 
@@ -86,6 +88,8 @@ class Service:
             except* (MqttError, TimeoutError) as group:
                 for error in _each(group):
                     LOG.warning("broker %s:%d: %s", self._broker.host, self._broker.port, error)
+            if self._rival:
+                pause = LONGEST_PAUSE  # or the two would throw each other out several times a second
             self._observer.connected(False)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # so that agents do not come back all at once
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -98,7 +102,7 @@ class Service:
     async def _converse(self, connection: Connection) -> None:
         """Everything that is done on one connection, until it breaks (MqttError) or the agent is stopped."""
         lab, pool, host, _ = self._agent
-        remembered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        remembered: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
         probe = secrets.token_hex(8)
         try:
             async with asyncio.TaskGroup() as group:
@@ -107,23 +111,28 @@ class Service:
                 group.create_task(self._take_jobs(connection))
                 group.create_task(self._send(connection))
                 group.create_task(self._show_status(connection))
-        except asyncio.CancelledError:
-            with suppress(MqttError):  # the pool's jobs go to others from now on, at once
-                await connection.unsubscribe(topics.shared_jobs(lab, pool), timeout=FAREWELL)
-                gone = Status(host=host, pool=pool, state="offline")
-                await connection.say(topics.status(lab, host), gone, retain=True)
+        except BaseException:
+            # Whatever ends this, stop or failure: the last will is only for a connection that nobody closes.
+            if not connection.broken:
+                with suppress(MqttError):  # the pool's jobs go to others from now on, at once
+                    await connection.unsubscribe(topics.shared_jobs(lab, pool), timeout=FAREWELL)
+                    gone = Status(host=host, pool=pool, state="offline")
+                    await connection.say(topics.status(lab, host), gone, retain=True)
             raise
 
-    async def _introduce(self, connection: Connection, probe: str, remembered: asyncio.Future[int]) -> None:
+    async def _introduce(self, connection: Connection, probe: str, remembered: asyncio.Future[Delivered]) -> None:
         """Say who is there, and find out what the broker remembers."""
         lab, _, host, _ = self._agent
         delivered = topics.delivered(lab, host)
         await connection.listen(delivered, 0)
         await connection.say(delivered, Delivered(through=0, probe=probe))
         async with asyncio.timeout(PATIENCE):
-            known = await remembered
+            note = await remembered
         await connection.unsubscribe(delivered)
-        if again := self._store.send_again(known):
+        self._rival = note.store not in (0, self._store.identity)
+        if self._rival:  # what it notes says nothing of this agent's messages
+            LOG.error("an agent with another state file was here as host %s: each agent needs its own --host", host)
+        elif again := self._store.send_again(note.through):
             LOG.warning("the broker has forgotten %d messages; they are sent again", again)
         await connection.say(topics.capabilities(lab, host), self._agent.capabilities(), retain=True)
         await connection.listen(topics.drain(lab, host))
@@ -154,7 +163,8 @@ class Service:
             if letters:
                 continue
             if through != noted:
-                await connection.say(topics.delivered(lab, host), Delivered(through=through), retain=True)
+                note = Delivered(through=through, store=self._store.identity)
+                await connection.say(topics.delivered(lab, host), note, retain=True)
                 noted = through
             await self._spoken.wait()
 
@@ -174,16 +184,16 @@ class Service:
                 shown = status
             await asyncio.sleep(STATUS_EVERY)
 
-    async def _listen(self, connection: Connection, probe: str, remembered: asyncio.Future[int]) -> None:
+    async def _listen(self, connection: Connection, probe: str, remembered: asyncio.Future[Delivered]) -> None:
         """Take what the broker sends; acknowledge it when it is dealt with."""
         lab, _, host, _ = self._agent
-        noted = 0
+        noted = Delivered(through=0)
         async for message in connection.messages:
             topic = message.topic.value
             if topic == topics.delivered(lab, host):
                 note = _read(message.payload, Delivered)
                 if note is not None and message.retain:
-                    noted = note.through
+                    noted = note
                 elif note is not None and note.probe == probe and not remembered.done():
                     remembered.set_result(noted)
             elif topic == topics.drain(lab, host):
@@ -260,7 +270,8 @@ def _each(group: BaseExceptionGroup[MqttError | TimeoutError]) -> Iterator[str]:
     """What went wrong, each thing once."""
     said = set()
     for error in group.exceptions:
-        texts = _each(error) if isinstance(error, BaseExceptionGroup) else [str(error) or type(error).__name__]
+        cause = error.__cause__ if isinstance(error.__cause__, MqttError) else error  # the broker's own word
+        texts = _each(error) if isinstance(error, BaseExceptionGroup) else [str(cause) or type(error).__name__]
         for text in texts:
             if text not in said:
                 said.add(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import secrets
 import sqlite3
 from collections.abc import Sequence
 from enum import Enum, auto
@@ -21,6 +22,7 @@ from qmp_client.errors import MissingError, UsageError
 from qmp_client.lab.wire import Job, Result, encode
 
 VERSION = 1
+IDENTITY = "identity"
 KEPT = 1000
 """Messages that are kept after the broker took them, for a broker that loses its memory."""
 REJECTIONS_KEPT = 10_000
@@ -119,6 +121,9 @@ class Store:
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA foreign_keys=ON")
             self._make_tables(path)
+            self.identity = self.setting(IDENTITY) or secrets.randbits(48) + 1
+            """A number that no other file has."""
+            self.set(IDENTITY, self.identity)
         except sqlite3.Error as error:
             os.close(self._lock)
             raise MissingError(f"{path}: {error}", hint="--state names another file") from error
@@ -284,7 +289,8 @@ class Store:
                 self._db.execute(f"PRAGMA user_version = {VERSION}")
             elif version != VERSION:
                 raise UsageError(
-                    f"{path} was written by another version of tdx-cpuid (format {version}, not {VERSION})"
+                    f"{path} was written by another version of tdx-cpuid (format {version}, not {VERSION})",
+                    hint="run that version, or begin with another file: --state names it",
                 )
 
 
@@ -298,4 +304,9 @@ class _Transaction:
         self._db.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+        try:
+            if kind is None:
+                self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:  # SQLite itself takes it back when the disk is full
+                self._db.execute("ROLLBACK")

@@ -171,6 +171,8 @@ class Delivered(Message, frozen=True, kw_only=True, tag_field="schema", tag="tdx
     """An agent's note: the broker has taken everything up to this number of the agent's outbox."""
 
     through: int
+    store: Annotated[int, Meta(ge=0)] = 0
+    """Which state file the agent has, so that two agents of one name are noticed; 0: not told."""
     probe: str = ""
     """Not empty: no note, but the agent's way to see whether the broker has one."""
 

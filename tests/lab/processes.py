@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -80,6 +81,7 @@ class AgentProcess:
     """``tdx-cpuid agent`` as a process."""
 
     def __init__(self, broker: Broker, folder: Path, host: str, **config: Any) -> None:
+        folder.mkdir(exist_ok=True)
         self.host = host
         self.state = folder / f"{host}.sqlite"
         self._config = folder / f"{host}.json"
@@ -115,6 +117,11 @@ class AgentProcess:
         code = self._process.wait(PATIENCE)
         self._process = None
         return code
+
+    def limit(self, what: int, most: int) -> None:
+        """Set a resource limit of the running agent."""
+        assert self._process is not None
+        resource.prlimit(self._process.pid, what, (most, most))
 
     def wait(self) -> int:
         """Wait until it ends by itself; return its exit code."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import resource
 import signal
 import sqlite3
 from pathlib import Path
@@ -30,7 +31,7 @@ from qmp_client.lab.wire import (
 )
 from qmp_client.qemu.locate import find_qemu
 from tests.lab.conftest import Start
-from tests.lab.processes import LAB, AgentProcess, Broker, Listener, listening, online
+from tests.lab.processes import LAB, PATIENCE, AgentProcess, Broker, Listener, listening, online
 
 REPLY = topics.reply(LAB, "me")
 
@@ -197,6 +198,34 @@ async def test_sigterm_is_an_end_in_order(broker: Broker, agent: Start) -> None:
         listener.heard.clear()
         alpha.start()
         assert (await result(listener, "one")).outcome is Outcome.MEASURED
+
+
+async def test_a_full_disk_ends_the_agent_in_words_and_it_is_offline(broker: Broker, agent: Start) -> None:
+    alpha = agent()
+    async with listening(broker.address) as listener:
+        await online(listener)
+        alpha.limit(resource.RLIMIT_FSIZE, alpha.state.stat().st_size)
+        await listener.submit(Job(id="one"))
+        assert await asyncio.to_thread(alpha.wait) == 3
+        assert f"tdx-cpuid: {alpha.state} cannot be written: " in alpha.log
+        assert "Traceback" not in alpha.log
+        await listener.message(topics.status(LAB, "alpha"), Status, lambda said: said.state == "offline")
+        alpha.start()
+        assert (await result(listener, "one")).outcome is Outcome.MEASURED, "the broker still had it"
+
+
+async def test_two_agents_of_one_name_are_told(broker: Broker, agent: Start, tmp_path: Path) -> None:
+    first = agent()
+    async with listening(broker.address) as listener:
+        await online(listener)
+        second = AgentProcess(broker, tmp_path / "elsewhere", "alpha", drift={"cpu": []})
+        second.start()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while "was here as host alpha: each agent needs its own --host" not in first.log:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        finally:
+            second.kill()
 
 
 async def test_the_same_job_again_gets_its_result_again(broker: Broker, agent: Start) -> None:
