@@ -46,6 +46,18 @@ def test_the_files_are_what_the_code_says() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def test_text_has_not_the_indentation_of_the_code() -> None:
+    """Docstrings have it up to Python 3.12; the files are the same whichever Python writes them."""
+
+    def texts(node: object) -> list[str]:
+        if isinstance(node, dict):
+            node = list(node.values())
+        return [text for one in node for text in texts(one)] if isinstance(node, list) else [str(node)]
+
+    for path in (DOCS / "asyncapi.json", *(DOCS / "schemas").glob("*.json")):
+        assert [text for text in texts(json.loads(path.read_text())) if "\n  " in text] == []
+
+
 def test_there_is_a_valid_schema_for_every_message() -> None:
     assert set(schemas()) == {schema_of(message) for message in MESSAGES}
     for schema in schemas().values():
