@@ -241,6 +241,7 @@ def _conclude(
     junit: Path | None,
     console: Path | None,
 ) -> int:
+    from qmp_client.lab.printable import printable  # noqa: PLC0415
     from qmp_client.lab.wanted import as_cell  # noqa: PLC0415
     from qmp_client.matrix.run import Outcome  # noqa: PLC0415
     from qmp_client.report.policy import Criteria  # noqa: PLC0415
@@ -250,7 +251,7 @@ def _conclude(
     cells = [as_cell(ledger.jobs.get(result.job), result, criteria) for result in ended]
     outcome = Outcome(cells, seconds, len(cells), len({result.host for result in ended}))
     for rejection in ledger.rejections.values():
-        click.echo(f"rejected by {rejection.host}: {rejection.job}: {rejection.reason}", err=True)
+        click.echo(f"rejected by {rejection.host}: {rejection.job}: {printable(rejection.reason)}", err=True)
     if html:
         from qmp_client.report.html import render  # noqa: PLC0415
 

@@ -9,6 +9,7 @@ import msgspec
 
 from qmp_client.lab import topics
 from qmp_client.lab.config import Config
+from qmp_client.lab.printable import printable
 from qmp_client.lab.wire import JOB_LIMIT, RESPONSE_LIMIT, Boot, Job
 
 _DECODER = msgspec.json.Decoder(Job)
@@ -18,7 +19,7 @@ class Refusal(ValueError):
     """The payload is not accepted; the text is the reason that its sender gets."""
 
     def __init__(self, reason: str, job: str = "") -> None:
-        super().__init__(reason)
+        super().__init__(printable(reason))  # it quotes the payload, and goes to the log
         self.job = job
         """The job's id, where it could be read."""
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qmp_client.lab.board import Board, Host
-from qmp_client.lab.hearing import printable
+from qmp_client.lab.printable import printable
 from qmp_client.lab.wire import Change
 
 STATES = {"online": "green", "draining": "yellow", "drained": "yellow", "offline": "red"}

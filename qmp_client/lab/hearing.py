@@ -12,6 +12,7 @@ import msgspec
 
 from qmp_client.lab import topics
 from qmp_client.lab.broker import Connection
+from qmp_client.lab.printable import cleaned
 from qmp_client.lab.wire import MESSAGES, RESULT_LIMIT, Delivered, Message
 
 _DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(cast("Any", reduce(or_, MESSAGES)))
@@ -25,11 +26,14 @@ class Heard(NamedTuple):
 
 
 def read(payload: bytes) -> Message | None:
-    """The message, or None for what is too large or none of ours. Anybody may write to a broker without rules."""
+    """The message with printable texts, or None for what is too large or none of ours.
+
+    Anybody may write to a broker without rules.
+    """
     if len(payload) > RESULT_LIMIT:
         return None
     try:
-        return _DECODER.decode(payload)
+        return cleaned(_DECODER.decode(payload), payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -51,8 +55,3 @@ async def hear(connection: Connection, lab: str, *filters: str) -> AsyncIterator
             yield None
         elif said is not None:
             yield Heard(topic, said)
-
-
-def printable(text: str) -> str:
-    """A text that leaves a terminal alone: what is said comes from whoever may write to the broker."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

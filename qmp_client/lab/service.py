@@ -20,6 +20,7 @@ from qmp_client.lab.admission import Refusal, admit, check_reply
 from qmp_client.lab.broker import PATIENCE, Address, Connection, NotTaken, reply_to
 from qmp_client.lab.letters import Agent
 from qmp_client.lab.observer import Observer
+from qmp_client.lab.printable import printable
 from qmp_client.lab.runner import Runner, Work, ask_worker
 from qmp_client.lab.store import Accepted, Arrival, Letter, Store
 from qmp_client.lab.wire import Delivered, Drain, Message, State, Status
@@ -262,7 +263,7 @@ def _read(payload: bytes, kind: type[M]) -> M | None:
     try:
         return msgspec.json.decode(payload, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        LOG.warning("ignored: %s", error)
+        LOG.warning("ignored: %s", printable(f"{error}"))
         return None
 
 

@@ -80,6 +80,12 @@ def test_anything_else_is_refused_with_the_reason(fields: dict[str, object], sai
     assert said in str(refusal.value)
 
 
+def test_a_refusal_that_quotes_the_payload_moves_no_terminal() -> None:
+    with pytest.raises(Refusal, match="unknown field") as refusal:
+        admit(payload(**{"\x1b[2J\x9b5m\nINFO accepted two": 1}), CONFIG)
+    assert str(refusal.value).isprintable()
+
+
 def test_a_host_with_tdx_lets_nobody_choose_its_module() -> None:
     assert admit(payload(), HARDWARE).module == ""
     with pytest.raises(Refusal, match="its own TDX module"):

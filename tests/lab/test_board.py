@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +15,9 @@ from qmp_client.errors import UsageError
 from qmp_client.lab import topics, wanted
 from qmp_client.lab.board import LATEST, Board
 from qmp_client.lab.board_table import table
-from qmp_client.lab.hearing import Heard, printable, read
+from qmp_client.lab.hearing import Heard, read
 from qmp_client.lab.ledger import Ledger
+from qmp_client.lab.printable import printable
 from qmp_client.lab.wire import (
     Change,
     Drift,
@@ -131,3 +134,18 @@ def test_nothing_that_is_heard_reaches_the_terminal_as_a_command(text: str) -> N
     Console(file=out, width=400, color_system=None).print(table(board, plain=True))
     assert all(character.isprintable() or character == "\n" for character in out.getvalue())
     assert printable(text).isprintable()
+
+
+@given(st.text(max_size=30), st.booleans())
+def test_what_is_read_has_nothing_that_moves_a_terminal(text: str, ascii_only: bool) -> None:
+    payload = json.dumps(msgspec.to_builtins(result("a", reason=text)), ensure_ascii=ascii_only).encode(
+        errors="surrogatepass"
+    )
+    said = read(payload)
+    if said is None:  # half a surrogate pair is no text
+        assert not text.isprintable()
+        return
+    assert isinstance(said, Result)
+    assert len(said.reason) == len(text)
+    assert all(character.isprintable() or character in "\n\t" for character in said.reason)
+    assert all(got == sent for got, sent in zip(said.reason, text, strict=True) if sent.isprintable())

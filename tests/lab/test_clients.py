@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from qmp_client.lab import topics
+from qmp_client.lab.broker import reply_to
 from qmp_client.lab.wire import Job, Outcome, Progress, Rejection, Result, State, Status, encode
 from tests.lab.conftest import Start
 from tests.lab.processes import LAB, PATIENCE, POOL, Broker, Listener, listening
@@ -108,6 +109,24 @@ async def test_a_rejected_job_says_why(broker: Broker, agent: Start) -> None:
     failed = await soon(broker, "submit", "--pool", POOL, "--cpu", "host,+no-such-feature", "--fail-on", "none")
     assert failed.returncode == 4
     assert "no-such-feature" in failed.stdout
+
+
+async def test_nothing_that_a_host_answers_moves_the_terminal(broker: Broker) -> None:
+    async with listening(broker.address, topics.jobs(LAB, POOL)) as host:
+        asked = asyncio.create_task(soon(broker, "submit", "--pool", POOL, "--id", "j", "--smp", "1", "--smp", "2"))
+        bad = "\x1b[2J\x9b5mno\x07"
+        no = Rejection(host="evil", job="j-1", digest="", reason=bad)
+        failed = Result(
+            job="j-2", host="evil", pool=POOL, outcome=Outcome.FAILED, seconds=1, at=0, reason=bad, kvm="simulated"
+        )
+        heard = await host.until(lambda _: True)
+        for said in (no, failed):
+            await host.connection.say(reply_to(heard)[0] or "", said)
+        done = await asked
+    assert done.returncode == 4
+    assert "no" in done.stdout
+    assert "rejected by evil: j-1: " in done.stderr
+    assert all(one.isprintable() or one == "\n" for one in done.stdout + done.stderr)
 
 
 async def test_submit_outlives_the_broker(broker: Broker, agent: Start) -> None:
