@@ -127,7 +127,7 @@ def refused(broker: Address, error: MqttError) -> TdxCpuidError:
         return UsageError(f"the broker does not allow it: {error}", hint="its access rules decide; ask who runs it")
     return MissingError(
         f"the broker {broker.host}:{broker.port} cannot be reached: {error}",
-        hint="is it running, and are --broker, --ca and --password-file right?",
+        hint="is it running, and are --broker, --ca, --certificate and --password-file right?",
     )
 
 

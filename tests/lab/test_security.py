@@ -14,6 +14,7 @@ import aiomqtt
 import pytest
 import trustme
 from aiomqtt import MqttError
+from cryptography.hazmat.primitives import serialization
 
 from qmp_client.lab import topics
 from qmp_client.lab.broker import Address, Connection, NotTaken
@@ -179,6 +180,36 @@ def test_who_does_not_get_in(secured: Broker, certificates: Path, who: str) -> N
     assert "Traceback" not in done.stderr
     if who == "of another authority":
         assert "unknown ca" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--certificate", "alice.pem", "--key", "wall.key"], 2, "certificate in PEM with its private key"),
+        (["--certificate", "alice.pem"], 2, "and no --key"),
+        (["--certificate", "alice.pem", "--key", "secret.key"], 2, "has a passphrase"),
+        (["--key", "alice.key"], 2, "--key goes with --certificate"),
+        (["--ca", "alice.key"], 2, "--ca: alice.key has no certificates"),
+        (["--ca", "nowhere.pem"], 3, "no file nowhere.pem"),
+        (["--password-file", "alice.key"], 2, "whose password?"),
+        (["--broker", "mqtt://alice@[::1]", "--password-file", "secret.key"], 3, "cannot be reached"),
+        (["--broker", "mqtt://alice@[::1]", "--password-file", "bytes"], 2, "bytes is no text"),
+        (["--broker", "mqtts://[::1"], 2, "Invalid IPv6"),
+    ],
+)
+def test_wrong_files_are_told_before_anybody_connects(
+    certificates: Path, words: list[str], code: int, said: str
+) -> None:
+    private = trustme.CA().issue_cert("alice").private_key_pem.bytes()
+    secret = serialization.load_pem_private_key(private, None).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
+    )
+    (certificates / "secret.key").write_bytes(secret)
+    (certificates / "bytes").write_bytes(b"\xff")
+    command = [sys.executable, "-m", "qmp_client.cli.entry", "watch", "--once", "--broker", "mqtts://127.0.0.1:1"]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False, cwd=certificates)
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def write_password(file: Path) -> None:
