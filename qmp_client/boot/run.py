@@ -15,6 +15,8 @@ from qmp_client.qmp.session import Refused, Session, SessionLost
 
 LAST_WORDS = 2.0
 """Seconds for what QEMU has not passed on yet when the guest has ended."""
+ASK_AGAIN = 3.0
+"""Seconds after which a guest is asked again: one that has just come up may not look at its power button yet."""
 ENDED = {
     "guest-shutdown": "it switched itself off",
     "guest-reset": "it reset itself",
@@ -116,12 +118,14 @@ async def _take_down(
         return Ending.BY_ITSELF
     if why:
         return Ending.FORCED
-    with suppress(SessionLost, Refused, ConnectionError):
-        if agent is not None:
-            await agent.shut_down()
-        else:
-            await session.execute("system_powerdown")
-    done, _ = await asyncio.wait({ended}, timeout=wish.shutdown_seconds)
-    if not done:
+    give_up = time.monotonic() + wish.shutdown_seconds
+    while not ended.done() and (left := give_up - time.monotonic()) > 0:
+        with suppress(SessionLost, Refused, ConnectionError):
+            if agent is not None:
+                await agent.shut_down()
+            else:
+                await session.execute("system_powerdown")
+        await asyncio.wait({ended}, timeout=min(left, ASK_AGAIN))
+    if not ended.done():
         return Ending.FORCED
     return Ending.ORDERLY if ended.result() == "guest-shutdown" else Ending.BY_ITSELF
