@@ -42,6 +42,8 @@ class Chromium:
         moved = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
         self.process = subprocess.Popen(
             ["/bin/bash", "-c", moved, "sh", program, *ARGUMENTS, f"--user-data-dir={profile}", "about:blank"],
+            # Or it puts a folder for crash reports beside the user's own profile.
+            env=os.environ | {"XDG_CONFIG_HOME": str(profile)},
             pass_fds=(theirs_in, theirs_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -30,7 +30,8 @@ OPEN = 'fd = ctypes.CDLL(None).syscall(2, b"/dev/kvm", os.O_RDWR)'
         'fd = os.open("//dev/../dev/./kvm", os.O_RDWR)',
         'os.chdir("/usr"); fd = os.open("../dev/kvm", os.O_RDWR)',
         'fd = os.open("kvm", os.O_RDWR, dir_fd=os.open("/dev", os.O_PATH))',
-        'import tempfile; n = tempfile.mkdtemp() + "/k"; os.symlink("/dev/kvm", n); fd = os.open(n, os.O_RDWR)',
+        "import tempfile\nwith tempfile.TemporaryDirectory() as folder:\n"
+        '    os.symlink("/dev/kvm", n := folder + "/k"); fd = os.open(n, os.O_RDWR)',
         'fd = os.open("/proc/self/root/dev/kvm", os.O_RDWR)',
         OPEN,
         OPENAT2,
