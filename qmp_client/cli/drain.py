@@ -11,6 +11,8 @@ from qmp_client.cli.broker_options import broker_options, the_address
 from qmp_client.errors import QemuError, UsageError, nearest
 
 if TYPE_CHECKING:
+    import asyncio
+
     from qmp_client.lab.broker import Address
 
 EXAMPLES = """
@@ -53,9 +55,11 @@ def command(
     address = the_address(broker, ca, certificate, key, password_file)
     check_name("--lab", lab)
 
+    told = asyncio.Event()
+
     async def run() -> None:
         async with asyncio.timeout(timeout):
-            await _drain(address, lab, check_name("HOST", host), drain=not undo, wait=wait)
+            await _drain(address, lab, check_name("HOST", host), told, drain=not undo, wait=wait)
 
     try:
         asyncio.run(run())
@@ -63,11 +67,12 @@ def command(
         raise refused(address, error) from error
     except TimeoutError as error:
         done = "taken back" if undo else "drained"
-        raise QemuError(f"{host} is not {done} after {timeout:g} s; it has been told, and will be") from error
+        how = "it has been told, and will be" if told.is_set() else "it could not be told"
+        raise QemuError(f"{host} is not {done} after {timeout:g} s; {how}") from error
     return 0
 
 
-async def _drain(address: Address, lab: str, host: str, *, drain: bool, wait: bool) -> None:
+async def _drain(address: Address, lab: str, host: str, told: asyncio.Event, *, drain: bool, wait: bool) -> None:
     from qmp_client.lab import topics  # noqa: PLC0415
     from qmp_client.lab.broker import Connection  # noqa: PLC0415
     from qmp_client.lab.hearing import hear  # noqa: PLC0415
@@ -75,7 +80,6 @@ async def _drain(address: Address, lab: str, host: str, *, drain: bool, wait: bo
 
     aims = ("drained",) if drain else ("online",)
     states: dict[str, Status] = {}
-    told = False
     async with Connection(address) as connection:
         async for heard in hear(connection, lab, topics.status(lab, topics.EVERY)):
             if heard is None:
@@ -84,16 +88,17 @@ async def _drain(address: Address, lab: str, host: str, *, drain: bool, wait: bo
                     hint = nearest(host, known) or f"it knows {', '.join(known) or 'none'}"
                     raise UsageError(f"the lab {lab} has no host {host}", hint=hint)
                 await connection.say(topics.drain(lab, host), Drain(drain=drain), retain=True)
-                told = True
+                told.set()
                 if states[host].state == "offline":
                     click.echo(f"{host} is offline; it learns of it when it comes back")
                     return
                 if not wait:
+                    click.echo(f"{host} has been told")
                     return
             elif isinstance(heard.message, Status) and heard.topic == topics.status(lab, heard.message.host):
                 states[heard.message.host] = heard.message
-            if told and (status := states[host]).state in aims:
+            if told.is_set() and (status := states[host]).state in aims:
                 click.echo(f"{host} {'is drained' if drain else 'takes jobs again'}")
                 return
-            if told and heard is not None and states[host].state == "draining":
+            if told.is_set() and heard is not None and states[host].state == "draining":
                 click.echo(f"{host} finishes {status.running + status.waiting} jobs", err=True)

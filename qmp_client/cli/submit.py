@@ -112,7 +112,8 @@ def command(
     check_name("--lab", lab)
     axes = {"cpu": cpu, "machine": machine, "module": module, "platform": platform, "qemu": qemu, "smp": smp}
     if wanted:
-        if pool or host or grid_file or any(axes.values()) or options or disk is not None or choose or name or not wait:
+        boots = disk is not None or pattern is not None or guest_agent or boot_seconds is not None
+        if pool or host or grid_file or any(axes.values()) or options or boots or choose or name or not wait:
             raise UsageError(
                 "--result only fetches: it goes with --timeout, --fail-on, --format, --html, --junit and --console"
             )
@@ -128,6 +129,13 @@ def command(
     ledger = Ledger(jobs, wanted)
     if console and (len(ledger.ids) != 1 or not wait):
         raise UsageError("--console goes with one job that is waited for; --format json has the consoles of all")
+    if console and jobs and jobs[0].boot is None:
+        raise UsageError("--console: without --boot there is no guest that could write to one")
+    if (html or junit) and not wait:
+        raise UsageError(
+            "--html and --junit need the results, for which --no-wait does not wait",
+            hint="`tdx-cpuid submit --result ID --html FILE` makes them later",
+        )
     submission = Submission(address, lab, topic, ledger, lambda text: click.echo(text, err=True))
     if not wait:
         left = _run_once(submission)
@@ -201,6 +209,7 @@ def _wait(submission: Submission, ledger: Ledger, judged: Policy, timeout: float
 
     from qmp_client.lab.wanted import as_cell  # noqa: PLC0415
     from qmp_client.matrix.progress import progress_on  # noqa: PLC0415
+    from qmp_client.report.console import many  # noqa: PLC0415
     from qmp_client.report.policy import Criteria  # noqa: PLC0415
 
     shown: set[str] = set()
@@ -222,14 +231,16 @@ def _wait(submission: Submission, ledger: Ledger, judged: Policy, timeout: float
         asyncio.run(run())
     except TimeoutError as error:
         _say_how_to_come_back(ledger)
-        raise QemuError(f"{len(ledger.open)} of {len(ledger.ids)} jobs are not done after {timeout:g} s") from error
+        left, every = len(ledger.open), many(len(ledger.ids), "job")
+        raise QemuError(f"{left} of {every} {'is' if left == 1 else 'are'} not done after {timeout:g} s") from error
 
 
 def _say_how_to_come_back(ledger: Ledger) -> None:
     left = [job for job in ledger.open if job in ledger.progress or job not in ledger.jobs]
     if left:
         names = " ".join(f"--result {job}" for job in left[:3]) + (" ..." if len(left) > 3 else "")
-        click.echo(f"{len(left)} jobs go on; `tdx-cpuid submit {names}` gets what becomes of them", err=True)
+        go_on = "1 job goes on" if len(left) == 1 else f"{len(left)} jobs go on"
+        click.echo(f"{go_on}; `tdx-cpuid submit {names}` gets what becomes of them", err=True)
 
 
 def _conclude(
@@ -249,7 +260,8 @@ def _conclude(
     criteria = Criteria(judged)
     ended = [ledger.results[job] for job in ledger.ids if job in ledger.results]
     cells = [as_cell(ledger.jobs.get(result.job), result, criteria) for result in ended]
-    outcome = Outcome(cells, seconds, len(cells), len({result.host for result in ended}))
+    measured_now = [result for result in ended if result.job in ledger.jobs]
+    outcome = Outcome(cells, seconds, len(measured_now), len({result.host for result in ended}), "host")
     for rejection in ledger.rejections.values():
         click.echo(f"rejected by {rejection.host}: {rejection.job}: {printable(rejection.reason)}", err=True)
     if html:
@@ -262,6 +274,8 @@ def _conclude(
         write(junit, render_junit(cells, judged))
     if console and ended and ended[0].boot:
         write(console, ended[0].boot.console)
+    elif console:
+        click.echo(f"{console} is not written: the result has no console", err=True)
     if form == "json":
         from qmp_client.lab.wire import encode  # noqa: PLC0415
 

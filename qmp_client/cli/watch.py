@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qmp_client.cli.broker_options import broker_options, the_address
+from qmp_client.errors import UsageError
 
 if TYPE_CHECKING:
     from qmp_client.lab.broker import Address
@@ -111,9 +112,13 @@ async def _board(said: AsyncIterator[Heard | None], once: bool) -> None:
             elif heard is None and once:
                 return
 
+    if plain and not once:
+        raise UsageError(
+            "a table that changes needs a terminal", hint="--once shows it as it is; --format json goes on"
+        )
     if once:
         await fold(lambda: None)
         console.print(table(board, plain=plain))
         return
-    with Live(table(board, plain=plain), console=console, screen=not plain, refresh_per_second=4) as live:
-        await fold(lambda: live.update(table(board, plain=plain)))
+    with Live(table(board, plain=False), console=console, screen=True, refresh_per_second=4) as live:
+        await fold(lambda: live.update(table(board, plain=False)))

@@ -16,6 +16,8 @@ from qmp_client.matrix import result as matrix
 from qmp_client.matrix.grid import is_pattern
 from qmp_client.report.policy import Criteria
 
+DEFAULT = "default"
+"""What a table has for a name that the job left to the host, which has not told."""
 AXES = {"module": "module", "platform": "platform", "qemu": "qemu", "smp": "vcpus", "cpu": "cpu", "machine": "machine"}
 """The axes of a grid, and the field of a job that each one is."""
 
@@ -56,6 +58,10 @@ def _job(fields: Mapping[str, object]) -> Job:
     try:
         return msgspec.convert(fields, Job, strict=False)
     except msgspec.ValidationError as error:
+        if str(error).endswith("`$.cpu`"):
+            raise UsageError(
+                f"--cpu {fields['cpu']}: a lab takes a model, then features as in `,+avx` `,-avx` or `,avx=off`"
+            ) from error
         raise UsageError(f"no job can be made of this: {error}") from error
 
 
@@ -64,7 +70,9 @@ def as_cell(job: Job | None, ended: Result, criteria: Criteria) -> matrix.Result
     report = ended.report
     if report is None or ended.outcome is Outcome.FAILED:
         asked = job or Job(id=ended.job)
-        cell = matrix.Cell(asked.cpu, asked.machine, asked.module, asked.platform, asked.qemu, str(asked.vcpus))
+        machine, module = asked.machine or DEFAULT, asked.module or DEFAULT
+        platform, qemu = asked.platform or DEFAULT, asked.qemu or DEFAULT
+        cell = matrix.Cell(asked.cpu, machine, module, platform, qemu, str(asked.vcpus))
         return matrix.Result(cell, ended.seconds, None, f"{ended.host}: {ended.reason}", 4)
     had = report.environment
     cell = matrix.Cell(

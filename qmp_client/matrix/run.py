@@ -49,7 +49,9 @@ class Outcome(NamedTuple):
     seconds: float
     ran: int
     """How many cells were run now; the others were in the output file."""
-    jobs: int
+    workers: int
+    called: str = "job"
+    """What the workers are: jobs, or a lab's hosts."""
 
     @property
     def exit_code(self) -> int:

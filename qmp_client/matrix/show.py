@@ -65,8 +65,7 @@ def conclusion(outcome: Outcome, found: Digest) -> str:
     known = len(outcome.results) - outcome.ran
     speed = ""
     if outcome.ran:
-        jobs = many(outcome.jobs, "job")
-        speed = f", {outcome.ran / outcome.seconds * 60:.0f} cells a minute, {jobs}"
+        speed = f", {outcome.ran / outcome.seconds * 60:.0f} cells a minute, {many(outcome.workers, outcome.called)}"
     return (
         f"{many(len(outcome.results), 'cell')}: {found.as_expected} as expected, {found.unmet} not, "
         f"{found.without_report} failed; {f'{known} known already, ' if known else ''}{outcome.seconds:.1f} s{speed}"

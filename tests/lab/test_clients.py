@@ -68,7 +68,9 @@ async def test_a_grid_is_spread_over_the_pool(broker: Broker, agent: Start, tmp_
     assert 'tests="4"' in (tmp_path / "grid.xml").read_text()
     again = await soon(broker, "submit", "--result", "grid-3", "--result", "grid-1", "--fail-on", "none")
     assert again.returncode == 0, "the broker has kept them"
-    assert "2 cells: 2 as expected" in again.stdout
+    assert "2 cells: 2 as expected, 0 not, 0 failed; 2 known already" in again.stdout
+    nothing = await soon(broker, "submit", "--result", "grid-1", "--console", str(tmp_path / "console"))
+    assert "is not written: the result has no console" in nothing.stderr
 
 
 async def test_one_job_shows_its_report(broker: Broker, agent: Start, tmp_path: Path) -> None:
@@ -85,7 +87,7 @@ async def test_one_job_shows_its_report(broker: Broker, agent: Start, tmp_path: 
 async def test_a_job_that_nobody_takes(broker: Broker, agent: Start) -> None:
     for words, code, said in (
         (["--no-wait"], 3, f"no agent takes jobs of pool {POOL}: 1 of 1 jobs were not sent"),
-        (["--timeout", "1"], 4, "1 of 1 jobs are not done after 1 s"),
+        (["--timeout", "1"], 4, "1 of 1 job is not done after 1 s"),
     ):
         left = await soon(broker, "submit", "--pool", POOL, *words)
         assert (left.returncode, said in left.stderr, left.stdout) == (code, True, ""), left.stderr
@@ -106,9 +108,11 @@ async def test_a_rejected_job_says_why(broker: Broker, agent: Start) -> None:
     assert done.returncode == 2
     assert "the CPU model Skylake is not on this host's list: host" in done.stderr
     assert "1 cell: 1 as expected" in done.stdout
+    assert done.stdout.endswith(" cells a minute, 1 host\n")
     failed = await soon(broker, "submit", "--pool", POOL, "--cpu", "host,+no-such-feature", "--fail-on", "none")
     assert failed.returncode == 4
     assert "no-such-feature" in failed.stdout
+    assert "host,+no-such-feature on default (smp 1, module default, default, upstream): alpha: " in failed.stderr
 
 
 async def test_nothing_that_a_host_answers_moves_the_terminal(broker: Broker) -> None:
@@ -170,6 +174,11 @@ async def test_ctrl_c_leaves_the_jobs_running_and_says_how_to_come_back(
         (["--pool", "a", "--host", "b"], "either --pool or --host"),
         (["--pool", "a/b"], "--pool a/b"),
         (["--pool", "a", "--cpu", "Sapphire*"], "--cpu Sapphire*"),
+        (["--pool", "a", "--cpu", "host,+"], "--cpu host,+: a lab takes a model"),
+        (["--pool", "a", "--console", "c"], "--console: without --boot"),
+        (["--pool", "a", "--no-wait", "--html", "h"], "--no-wait does not wait"),
+        (["--result", "a", "--until", "b"], "--result only fetches"),
+        (["--result", "a", "--until-agent"], "--result only fetches"),
         (["--pool", "a", "--smp", "many"], "$.vcpus"),
         (["--pool", "a", "--id", "#"], "--id #"),
         (["--pool", "a", "--choose", "all"], "$.choose"),
@@ -197,6 +206,9 @@ async def test_drain_and_back(broker: Broker, agent: Start) -> None:
     done = await soon(broker, "drain", "alpha")
     assert (done.returncode, done.stdout) == (0, "alpha is drained\n"), done.stderr
     assert (await soon(broker, "drain", "alpha", "--undo")).stdout == "alpha takes jobs again\n"
+    assert (await soon(broker, "drain", "alpha", "--no-wait", "--undo")).stdout == "alpha has been told\n"
+    hurried = await soon(broker, "drain", "alpha", "--timeout", "1e-9")
+    assert "is not drained after 1e-09 s; it could not be told" in hurried.stderr
     unknown = await soon(broker, "drain", "alhpa")
     assert (unknown.returncode, "did you mean alpha?" in unknown.stderr) == (2, True)
     await asyncio.to_thread(alpha.kill, signal.SIGTERM)
@@ -218,6 +230,12 @@ async def test_watch_shows_the_lab(broker: Broker, agent: Start) -> None:
     assert re.search(r"one +evil +\ufffd\[2J", shown.stdout)
     assert "\x1b" not in shown.stdout
     assert "drained" not in shown.stdout
+
+
+async def test_a_table_that_changes_needs_a_terminal(broker: Broker) -> None:
+    done = await soon(broker, "watch")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--once shows it as it is" in done.stderr
 
 
 async def test_watch_as_json_says_everything_until_it_is_ended(broker: Broker, agent: Start) -> None:
