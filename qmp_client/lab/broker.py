@@ -135,7 +135,7 @@ class Connection(aiomqtt.Client):
             protocol=aiomqtt.ProtocolVersion.V5,
             clean_start=session == 0,
             properties=properties,
-            will=aiomqtt.Will(will[0], encode(will[1]), 1, retain=True) if will else None,
+            will=_will(*will) if will else None,
             keepalive=20,
             timeout=PATIENCE,
             logger=logger,
@@ -143,6 +143,8 @@ class Connection(aiomqtt.Client):
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         self._client.manual_ack_set(True)
+        # How it broke is not always of interest to anybody; asyncio would print that nobody asked.
+        self._disconnected.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         self._delivering: dict[int, asyncio.Future[ReasonCode]] = {}
 
     def _complain(self, said: str) -> None:
@@ -230,10 +232,21 @@ class _Complaints(logging.Handler):
         self._take(record.getMessage())
 
 
-def _properties(letter: Letter) -> Properties:
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+def _will(topic: str, message: Message) -> aiomqtt.Will:
+    about = _about(PacketTypes.WILLMESSAGE, schema_of(type(message)))
+    return aiomqtt.Will(topic, encode(message), 1, retain=True, properties=about)
+
+
+def _about(packet: int, schema: str) -> Properties:
+    """What every message says of itself."""
+    properties = Properties(packet)  # type: ignore[no-untyped-call]
     properties.ContentType = "application/json"
-    properties.UserProperty = ("schema", letter.schema)
+    properties.UserProperty = ("schema", schema)
+    return properties
+
+
+def _properties(letter: Letter) -> Properties:
+    properties = _about(PacketTypes.PUBLISH, letter.schema)
     if letter.expiry:
         properties.MessageExpiryInterval = letter.expiry
     if letter.correlation is not None:

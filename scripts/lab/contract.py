@@ -48,18 +48,20 @@ class Channel(NamedTuple):
     topic: Callable[..., str]
     messages: tuple[type[Message], ...]
     action: str
+    retained: bool = False
+    """Whether the broker keeps the last one for those who come late."""
 
 
 CHANNELS = (
     Channel(topics.jobs, (Job,), "receive"),
     Channel(topics.host_jobs, (Job,), "receive"),
-    Channel(topics.drain, (Drain,), "receive"),
-    Channel(topics.status, (Status,), "send"),
-    Channel(topics.capabilities, (Capabilities,), "send"),
-    Channel(topics.delivered, (Delivered,), "send"),
+    Channel(topics.drain, (Drain,), "receive", retained=True),
+    Channel(topics.status, (Status,), "send", retained=True),
+    Channel(topics.capabilities, (Capabilities,), "send", retained=True),
+    Channel(topics.delivered, (Delivered,), "send", retained=True),
     Channel(topics.rejected, (Rejection,), "send"),
     Channel(topics.progress, (Progress,), "send"),
-    Channel(topics.result, (Result,), "send"),
+    Channel(topics.result, (Result,), "send", retained=True),
     Channel(topics.drift, (Drift,), "send"),
     Channel(topics.reply, (Progress, Result, Rejection), "send"),
 )
@@ -137,6 +139,7 @@ def operation(channel: Channel) -> dict[str, Any]:
         "action": channel.action,
         "channel": {"$ref": f"#/channels/{name}"},
         "messages": [{"$ref": f"#/channels/{name}/messages/{one.__name__}"} for one in channel.messages],
+        "bindings": {"mqtt": {"qos": 1, "retain": channel.retained, "bindingVersion": "0.2.0"}},
     }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
@@ -95,8 +97,31 @@ def test_the_schema_refuses_what_an_agent_refuses(change: dict[str, object]) -> 
         validate(json.dumps(right | change).encode())
 
 
+def as_published(message: aiomqtt.Message) -> dict[str, Any]:
+    """What the AsyncAPI document says of how a message is sent; and that it says of itself what it is."""
+    document = json.loads((DOCS / "asyncapi.json").read_text())
+    address = {name: channel["address"].split("/") for name, channel in document["channels"].items()}
+    words = message.topic.value.split("/")
+    (name,) = (
+        name
+        for name, parts in address.items()
+        if len(parts) == len(words) and all(p == w or p[0] == "{" for p, w in zip(parts, words, strict=True))
+    )
+    assert message.properties is not None
+    said = message.properties.json()  # type: ignore[no-untyped-call]
+    assert said["ContentType"] == "application/json"
+    if message.payload != b"{}":
+        assert said["UserProperty"] == [("schema", json.loads(message.payload)["schema"])]
+    (binding,) = (
+        operation["bindings"]["mqtt"]
+        for operation in document["operations"].values()
+        if operation["channel"]["$ref"] == f"#/channels/{name}"
+    )
+    return dict(binding)
+
+
 async def test_what_a_real_agent_says_is_as_published(broker: Broker, agent: Start) -> None:
-    agent()
+    alpha = agent()
     async with listening(broker.address) as listener:
         status = topics.status(LAB, "alpha")
         await listener.message(status, Status, lambda said: said.state == "online")
@@ -106,6 +131,16 @@ async def test_what_a_real_agent_says_is_as_published(broker: Broker, agent: Sta
         await listener.until(lambda heard: heard.topic.value == topics.rejected(LAB, "alpha"))
         await listener.connection.say(topics.drain(LAB, "alpha"), Drain(drain=True), retain=True)
         await listener.message(status, Status, lambda said: said.state == "drained")
+        await asyncio.to_thread(alpha.kill)
+        await listener.message(status, Status, lambda said: said.state == "offline")  # its last will
+        assert {as_published(message)["qos"] for message in listener.heard} == {1}
+        assert {message.qos for message in listener.heard} == {1}
+        async with listening(broker.address) as late:
+            await late.connection.say(topics.reply(LAB, "end"), Drain(drain=True))
+            await late.until(lambda heard: heard.topic.value == topics.reply(LAB, "end"))
+            kept = {message.topic.value for message in late.heard if message.retain}
+        ours = {message.topic.value for message in listener.heard if as_published(message)["retain"]}
+        assert kept == ours
         heard = {validate(message.payload) for message in listener.heard if message.payload != b"{}"}
     same = Versions(module="1.5.05", microcode="", kernel="", qemu="", firmware="", platform="")
     drift = Drift(
