@@ -13,6 +13,8 @@ from qmp_client.cli.broker_options import broker_options, the_address
 from qmp_client.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from qmp_client.lab.broker import Address
     from qmp_client.lab.hearing import Heard
 
@@ -96,6 +98,8 @@ async def _lines(said: AsyncIterator[Heard | None], once: bool) -> None:
 
 
 async def _board(said: AsyncIterator[Heard | None], once: bool) -> None:
+    import signal  # noqa: PLC0415
+
     from rich.live import Live  # noqa: PLC0415
 
     from qmp_client.lab.board import Board  # noqa: PLC0415
@@ -120,5 +124,10 @@ async def _board(said: AsyncIterator[Heard | None], once: bool) -> None:
         await fold(lambda: None)
         console.print(table(board, plain=plain))
         return
-    with Live(table(board, plain=False), console=console, screen=True, refresh_per_second=4) as live:
-        await fold(lambda: live.update(table(board, plain=False)))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # or the screen stayed as it is
+
+    def drawn() -> RenderableType:
+        return table(board, plain=False, height=console.height)
+
+    with Live(drawn(), console=console, screen=True, refresh_per_second=4) as live:
+        await fold(lambda: live.update(drawn()))

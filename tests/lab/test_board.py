@@ -118,6 +118,22 @@ def test_nobody_speaks_for_somebody_else(topic: str, message: Message) -> None:
     assert not Board().take(Heard(topic, message))
 
 
+def test_many_hosts_leave_room_for_what_happens() -> None:
+    board = Board()
+    for number in range(40):
+        state = "offline" if number == 33 else "online"
+        name = f"host-{number:02}"
+        board.take(Heard(topics.status(LAB, name), Status(host=name, pool="emr", state=state)))  # type: ignore[arg-type]
+    board.take(Heard(topics.progress(LAB, "one"), progress("one")))
+    out = io.StringIO()
+    Console(file=out, width=80, color_system=None).print(table(board, plain=False, height=24))
+    lines = out.getvalue().splitlines()
+    assert len(lines) <= 24
+    assert [line.split()[0] for line in lines if "host-" in line] == [f"host-{n:02}" for n in (*range(7), 33)]
+    assert "and 32 more: 32 online" in lines
+    assert any(line.split()[:1] == ["one"] for line in lines)
+
+
 @given(st.text(max_size=30))
 def test_nothing_that_is_heard_reaches_the_terminal_as_a_command(text: str) -> None:
     board = Board()

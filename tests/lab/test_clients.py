@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +239,28 @@ async def test_a_table_that_changes_needs_a_terminal(broker: Broker) -> None:
     done = await soon(broker, "watch")
     assert (done.returncode, done.stdout) == (2, "")
     assert "--once shows it as it is" in done.stderr
+
+
+async def test_watch_leaves_the_screen_when_it_is_told_to_end(broker: Broker) -> None:
+    async with listening(broker.address) as host:
+        await host.connection.say(
+            topics.status(LAB, "alpha"), Status(host="alpha", pool=POOL, state="online"), retain=True
+        )
+    ours, its = pty.openpty()
+    environment = os.environ | {"TERM": "xterm"}
+    watching = await asyncio.create_subprocess_exec(*command(broker, "watch"), stdout=its, stderr=its, env=environment)
+    os.close(its)
+    said = b""
+    while b"alpha" not in said:
+        said += await asyncio.to_thread(os.read, ours, 4096)
+    watching.terminate()
+    with suppress(OSError):  # the other end is closed
+        while more := await asyncio.to_thread(os.read, ours, 4096):
+            said += more
+    os.close(ours)
+    assert await watching.wait() == 143
+    assert said.count(b"\x1b[?1049h") == said.count(b"\x1b[?1049l") == 1
+    assert b"Traceback" not in said
 
 
 async def test_watch_as_json_says_everything_until_it_is_ended(broker: Broker, agent: Start) -> None:
