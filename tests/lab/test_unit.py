@@ -52,6 +52,10 @@ def test_the_unit_starts_the_agent_with_options_that_it_has() -> None:
     assert all(word in help_text for word in words if word.startswith("--"))
 
 
+def test_a_stop_reaches_the_agent_alone_and_a_greedy_job_does_not_end_it() -> None:
+    assert (setting("KillMode"), setting("OOMPolicy")) == ("mixed", "continue")
+
+
 def test_the_unit_lets_the_simulation_watch_qemu() -> None:
     assert {"@debug", "seccomp"} <= set(setting("SystemCallFilter").split())
 
