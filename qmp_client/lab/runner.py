@@ -171,14 +171,17 @@ class Runner:
 
 async def ask_worker(order: Order) -> Answer:
     """Have a worker do the job. However this ends, the worker is gone."""
-    worker = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-P", "-m", "qmp_client.lab.worker"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
+    try:
+        worker = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-P", "-m", "qmp_client.lab.worker"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:  # the host is short of processes, memory or descriptors
+        return Answer(None, None, f"this host could not start a process for the job: {error.strerror}")
     try:
         out, complaints = await worker.communicate(msgspec.json.encode(order))
     finally:

@@ -118,6 +118,12 @@ class AgentProcess:
         self._process = None
         return code
 
+    @property
+    def descriptors(self) -> int:
+        """One more than the highest open descriptor of the running agent."""
+        assert self._process is not None
+        return 1 + max(int(one.name) for one in Path(f"/proc/{self._process.pid}/fd").iterdir())
+
     def limit(self, what: int, most: int) -> None:
         """Set a resource limit of the running agent."""
         assert self._process is not None

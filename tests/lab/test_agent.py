@@ -214,6 +214,19 @@ async def test_a_full_disk_ends_the_agent_in_words_and_it_is_offline(broker: Bro
         assert (await result(listener, "one")).outcome is Outcome.MEASURED, "the broker still had it"
 
 
+async def test_a_host_that_can_start_nothing_says_so(broker: Broker, agent: Start) -> None:
+    alpha = agent()
+    async with listening(broker.address) as listener:
+        await online(listener)
+        alpha.limit(resource.RLIMIT_NOFILE, alpha.descriptors)
+        await listener.submit(Job(id="one"))
+        done = await result(listener, "one")
+    assert (done.outcome, done.reason) == (
+        Outcome.FAILED,
+        "this host could not start a process for the job: Too many open files",
+    )
+
+
 async def test_two_agents_of_one_name_are_told(broker: Broker, agent: Start, tmp_path: Path) -> None:
     first = agent()
     async with listening(broker.address) as listener:
