@@ -23,6 +23,10 @@ Examples:
 """
 
 
+SOME = 10
+"""How many hosts are named to somebody who named none of them."""
+
+
 @click.command("drain", short_help="Let a host finish its jobs and take no more.", epilog=EXAMPLES)
 @broker_options
 @click.argument("host")
@@ -85,7 +89,8 @@ async def _drain(address: Address, lab: str, host: str, told: asyncio.Event, *, 
             if heard is None:
                 if host not in states:
                     known = sorted(states)
-                    hint = nearest(host, known) or f"it knows {', '.join(known) or 'none'}"
+                    more = f" and {len(known) - SOME} more" if len(known) > SOME else ""
+                    hint = nearest(host, known) or f"it knows {', '.join(known[:SOME]) or 'none'}{more}"
                     raise UsageError(f"the lab {lab} has no host {host}", hint=hint)
                 await connection.say(topics.drain(lab, host), Drain(drain=drain), retain=True)
                 told.set()

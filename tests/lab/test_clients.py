@@ -218,6 +218,16 @@ async def test_drain_and_back(broker: Broker, agent: Start) -> None:
     assert "alpha is offline" in (await soon(broker, "drain", "alpha")).stdout
 
 
+async def test_a_host_that_a_large_lab_does_not_have(broker: Broker) -> None:
+    async with listening(broker.address) as lab:
+        for number in range(12):
+            there = Status(host=f"host-{number:02}", pool=POOL, state="online")
+            await lab.connection.say(topics.status(LAB, there.host), there, retain=True)
+    done = await soon(broker, "drain", "zebra")
+    assert "it knows host-00, host-01, " in done.stderr
+    assert "host-09 and 2 more\n" in done.stderr
+
+
 async def test_watch_shows_the_lab(broker: Broker, agent: Start) -> None:
     agent()
     async with listening(broker.address) as listener:
