@@ -115,10 +115,13 @@ class Service:
         except BaseException:
             # Whatever ends this, stop or failure: the last will is only for a connection that nobody closes.
             if not connection.broken:
-                with suppress(MqttError):  # the pool's jobs go to others from now on, at once
-                    await connection.unsubscribe(topics.shared_jobs(lab, pool), timeout=FAREWELL)
-                    gone = Status(host=host, pool=pool, state="offline")
-                    await connection.say(topics.status(lab, host), gone, retain=True)
+                gone = Status(host=host, pool=pool, state="offline")
+                with suppress(MqttError, TimeoutError):
+                    async with asyncio.timeout(FAREWELL):
+                        await asyncio.gather(  # both are sent, even to a broker that answers only later
+                            connection.unsubscribe(topics.shared_jobs(lab, pool)),  # its jobs go to others at once
+                            connection.say(topics.status(lab, host), gone, retain=True),
+                        )
             raise
 
     async def _introduce(self, connection: Connection, probe: str, remembered: asyncio.Future[Delivered]) -> None:

@@ -70,6 +70,10 @@ class Broker:
             time.sleep(0.01)
         raise AssertionError("mosquitto does not listen")
 
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         if self._process is not None:
             self._process.send_signal(number)

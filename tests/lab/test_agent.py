@@ -227,6 +227,18 @@ async def test_a_host_that_can_start_nothing_says_so(broker: Broker, agent: Star
     )
 
 
+async def test_an_agent_that_ends_while_the_broker_is_stuck_is_offline(broker: Broker, agent: Start) -> None:
+    alpha = agent()
+    async with listening(broker.address) as listener:
+        await online(listener)
+        broker.send(signal.SIGSTOP)
+        try:
+            assert await asyncio.to_thread(alpha.kill, signal.SIGTERM) == 0
+        finally:
+            broker.send(signal.SIGCONT)
+        await listener.message(topics.status(LAB, "alpha"), Status, lambda said: said.state == "offline")
+
+
 async def test_two_agents_of_one_name_are_told(broker: Broker, agent: Start, tmp_path: Path) -> None:
     first = agent()
     async with listening(broker.address) as listener:
