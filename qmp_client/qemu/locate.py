@@ -29,8 +29,14 @@ def find_qemu(given: str | None) -> Path:
         return Path(found).absolute()  # Path drops "./", and exec would look in PATH then
     built = cache_folder() / "qemu" / "current" / "bin" / BINARY
     if not os.access(built, os.X_OK):
+        stock = shutil.which(BINARY)
+        own = (
+            f"--qemu {stock} takes the stock one, with which less can be seen"
+            if stock
+            else "--qemu PATH names your own"
+        )
         raise MissingError(
             "there is no patched QEMU on this machine yet",
-            hint="scripts/build-qemu builds one in a few minutes; --qemu PATH names your own",
+            hint=f"scripts/build-qemu builds one in a few minutes; {own}",
         )
     return built

@@ -112,6 +112,7 @@ def build(slot: Slot, source: Source, series: Series) -> None:
         build_steps.compile_emulator(folder, slot.log)
         build_steps.stage(tree, folder, finished, python, slot.log)
         slot.install(finished)
+        say("removing what it was built from")
     say(f"built QEMU in {slot.home}")
 
 
