@@ -63,12 +63,15 @@ class Monitor:
 class Guest:
     """A QEMU under the simulation, with its monitor on a socket in a folder of its own."""
 
-    def __init__(self, qemu: Path, firmware: Path, folder: Path, *options: str) -> None:
+    def __init__(self, qemu: Path, firmware: Path, folder: Path, *options: str, td: bool) -> None:
         self.socket = folder / "qmp"
-        machine = "q35,kernel-irqchip=split,confidential-guest-support=tdx0"
+        machine = "q35,kernel-irqchip=split"
+        if td:
+            options = ("-object", "tdx-guest,id=tdx0", *options)
+            machine += ",confidential-guest-support=tdx0"
         self.process = subprocess.Popen(
             [*PROGRAM, "sim", "--", str(qemu), "-nodefaults", "-no-user-config", "-display", "none", "-accel", "kvm",
-             "-object", "tdx-guest,id=tdx0", "-machine", machine, "-cpu", "host", "-m", "512M",
+             "-machine", machine, "-cpu", "host", "-m", "512M",
              "-bios", str(firmware), "-qmp", f"unix:{self.socket},server=on,wait=off", *options],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -84,8 +87,8 @@ class Guest:
 
 
 @contextmanager
-def guest(qemu: Path, firmware: Path, folder: Path, *options: str) -> Iterator[Guest]:
-    running = Guest(qemu, firmware, folder, *options)
+def guest(qemu: Path, firmware: Path, folder: Path, *options: str, td: bool = True) -> Iterator[Guest]:
+    running = Guest(qemu, firmware, folder, *options, td=td)
     try:
         yield running
     finally:
@@ -93,9 +96,10 @@ def guest(qemu: Path, firmware: Path, folder: Path, *options: str) -> Iterator[G
         running.process.communicate()
 
 
+@pytest.mark.parametrize("is_td", [True, False], ids=["td", "ordinary"])
 @pytest.mark.parametrize("vcpus", [1, 2, 64])
-def test_a_td_runs_stops_and_goes_on(qemu: Path, firmware: Path, tmp_path: Path, vcpus: int) -> None:
-    with guest(qemu, firmware, tmp_path, "-smp", str(vcpus)) as td:
+def test_a_guest_runs_stops_and_goes_on(qemu: Path, firmware: Path, tmp_path: Path, vcpus: int, is_td: bool) -> None:
+    with guest(qemu, firmware, tmp_path, "-smp", str(vcpus), td=is_td) as td:
         monitor = Monitor(td.socket)
         assert monitor.execute("query-status")["status"] == "running"
         assert len(monitor.execute("query-cpus-fast")) == vcpus

@@ -9,14 +9,9 @@ from collections.abc import Iterable
 
 from plugin.cpuid.leaf import Leaf, Registers
 from plugin.kvm.uapi.cpuid import Entry
-from plugin.kvm.uapi.layout import Layout
+from plugin.kvm.uapi.registers import SREGS
 
-CONTROL = Layout(
-    "kvm_sregs", segments="192s", tables="32s", cr0="Q", cr2="Q", cr3="Q", cr4="Q", cr8="Q", efer="Q", apic_base="Q"
-)
-"""What struct kvm_sregs and struct kvm_sregs2 begin with."""
-
-_CS_L = 18  # kvm_segment.l of the first segment, CS
+_LOOKED_AT = ("cr0", "cr4", "efer", "apic_base")
 _CR0_PE, _CR0_NW, _CR0_CD, _CR0_PG = 1 << 0, 1 << 29, 1 << 30, 1 << 31
 _CR4_PAE, CR4_OSXSAVE, CR4_PKE = 1 << 5, 1 << 18, 1 << 22
 _CR4_ALWAYS = 0x7FF  # VME to OSXMMEXCPT
@@ -47,13 +42,14 @@ _EFER: tuple[tuple[int, tuple[Bit, ...]], ...] = (
 
 
 class Sregs:
-    """The control registers in a struct kvm_sregs."""
+    """The control registers in a struct kvm_sregs, or in a struct kvm_sregs2, which begins alike."""
 
     __slots__ = ("_long_code", "apic_base", "cr0", "cr4", "efer")
 
     def __init__(self, state: bytes) -> None:
-        _, _, self.cr0, _, _, self.cr4, _, self.efer, self.apic_base = CONTROL.unpack(state)
-        self._long_code = bool(state[_CS_L])
+        registers = dict(zip(SREGS.fields, SREGS.unpack(state), strict=True))
+        self.cr0, self.cr4, self.efer, self.apic_base = (registers[name] for name in _LOOKED_AT)
+        self._long_code = bool(registers["cs.l"])
 
     def refused(self, cpuid: Iterable[Entry], supported: Iterable[Entry]) -> str:
         """Say what is wrong for a vCPU with that CPUID, of which only what KVM supports counts; empty if nothing is."""

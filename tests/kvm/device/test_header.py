@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from plugin.kvm.conversation.registers import LAYOUTS as REGISTERS
 from plugin.kvm.uapi import constants
 from plugin.kvm.uapi.capabilities import NUMBERS as CAPABILITIES
 from plugin.kvm.uapi.ioctls import REQUESTS
+from plugin.kvm.uapi.registers import LAYOUTS as REGISTERS
 from plugin.kvm.uapi.structs import LAYOUTS, RUN
 
 NOT_FIELDS = ("state", "hole")  # opaque structures, and padding that C leaves unnamed

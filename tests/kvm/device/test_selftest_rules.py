@@ -9,11 +9,11 @@ import pytest
 from plugin.cpuid import Leaf
 from plugin.kvm.contract import Device
 from plugin.kvm.device import msrs
-from plugin.kvm.device.sregs import CONTROL
 from plugin.kvm.uapi import constants as c
 from plugin.kvm.uapi import structs as s
 from plugin.kvm.uapi.capabilities import NUMBERS as CAPABILITIES
 from plugin.kvm.uapi.cpuid import pack, unpack
+from plugin.kvm.uapi.registers import SREGS
 from tests.kvm.device.conftest import Vmm
 
 LONG_MODE = {"cr0": 0x80000001, "cr4": 1 << 5, "efer": 0x500}
@@ -58,10 +58,12 @@ def test_feature_msrs_begin_at_zero_without_the_quirk(vmm: Vmm, vm: Device) -> N
         assert values == [0, value]
 
 
-def sregs(code: int = 0, **control: int) -> bytes:
-    names = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")
-    head = CONTROL.pack(code.to_bytes(19, "little"), b"", *(control.get(name, 0) for name in names))
-    return head.ljust(s.SREGS2.size, b"\0")
+def sregs(**registers: int) -> bytes:
+    """A struct kvm_sregs2 with these registers and 0 for the others; ``cs_l`` is the field l of CS."""
+    values = {name.replace("_", ".", 1) if name[2:3] == "_" else name: value for name, value in registers.items()}
+    assert values.keys() <= SREGS.fields.keys()
+    whole = SREGS.pack(*(b"" if code.endswith("s") else values.get(name, 0) for name, code in SREGS.fields.items()))
+    return whole.ljust(s.SREGS2.size, b"\0")
 
 
 def with_cpuid(vmm: Vmm, vm: Device, number: int = 0) -> Device:
@@ -74,18 +76,26 @@ def with_cpuid(vmm: Vmm, vm: Device, number: int = 0) -> Device:
 
 @pytest.mark.parametrize("name", ["SREGS", "SREGS2"])
 def test_control_registers_are_kept(vmm: Vmm, vm: Device, name: str) -> None:
-    vcpu, state = with_cpuid(vmm, vm), sregs(code=1 << 144, **LONG_MODE, apic_base=0xFEE00800)
+    vcpu, state = with_cpuid(vmm, vm), sregs(cs_l=1, **LONG_MODE, apic_base=0xFEE00800)
     vmm.ioctl(vcpu, f"KVM_SET_{name}", vmm.place(state))
     back = vmm.place(bytes(len(state)))
     vmm.ioctl(vcpu, f"KVM_GET_{name}", back)
-    assert vmm.memory.read(back, CONTROL.size) == state[: CONTROL.size]
+    size = getattr(s, name).size
+    assert vmm.memory.read(back, size) == state[:size]
+
+
+def test_the_state_after_reset_is_taken(vmm: Vmm, vm: Device) -> None:
+    """Real mode: CS is a code segment (s), not a 64-bit one (l)."""
+    code = {"cs_base": 0xFFFF0000, "cs_limit": 0xFFFF, "cs_selector": 0xF000, "cs_type": 11, "cs_present": 1, "cs_s": 1}
+    state = sregs(**code, cr0=0x60000010, apic_base=0xFEE00900)
+    vmm.ioctl(with_cpuid(vmm, vm), "KVM_SET_SREGS", vmm.place(state))
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
         {"cr4": 1 << 14}, {"cr4": 1 << 13}, {"efer": 1 << 12}, {"efer": 1 << 1}, {"cr0": 1 << 32}, {"cr0": 1 << 29},
-        {"cr0": 1 << 31}, LONG_MODE | {"cr4": 0}, LONG_MODE | {"efer": 0x100}, {"efer": 0x400}, {"code": 1 << 144},
+        {"cr0": 1 << 31}, LONG_MODE | {"cr4": 0}, LONG_MODE | {"efer": 0x100}, {"efer": 0x400}, {"cs_l": 1},
         {"apic_base": 1 << 10}, {"apic_base": 1}, {"apic_base": 1 << 60},
     ],
     ids=str,
