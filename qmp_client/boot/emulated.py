@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from qmp_client.boot.devices import channels, words
 from qmp_client.boot.model import Booted, Wish
 from qmp_client.boot.run import boot
-from qmp_client.qemu.command_line import Machine, is_named_model
+from qmp_client.qemu.command_line import Machine, frame, is_named_model
 from qmp_client.qemu.ending import explain
 from qmp_client.qemu.process import watching
 from qmp_client.qemu.spawn import spawn
@@ -26,7 +26,7 @@ async def emulate(machine: Machine, wish: Wish, options: Sequence[str], timeout:
     """
     with channels() as ends:
         child = spawn(
-            lambda monitor: [*arguments(machine, wish, monitor), *words(wish, ends.inherited), *options],
+            lambda monitor: [*arguments(machine, monitor), *words(wish, ends.inherited), *options],
             None,
             ends.inherited,
         )
@@ -42,19 +42,13 @@ async def emulate(machine: Machine, wish: Wish, options: Sequence[str], timeout:
     return booted
 
 
-def arguments(machine: Machine, wish: Wish, monitor_fd: int) -> list[str]:
+def arguments(machine: Machine, monitor_fd: int) -> list[str]:
     """QEMU's command line: the TD's machine, but with TCG in KVM's place."""
     return [
-        str(machine.qemu),
-        *("-nodefaults", "-no-user-config", "-display", "none", "-S"),
+        *frame(machine, monitor_fd),
         *("-accel", f"tcg,tb-size={CODE_MIB}"),
         *("-machine", machine.machine),
         *("-cpu", emulated_model(machine.cpu)),
-        *("-smp", machine.smp),
-        *("-m", f"{wish.memory_mib}M"),
-        *("-bios", str(machine.firmware)),
-        *("-chardev", f"socket,id=qmp,fd={monitor_fd}"),
-        *("-qmp", "chardev:qmp"),
     ]
 
 

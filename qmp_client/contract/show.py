@@ -11,7 +11,7 @@ from rich.text import Text
 
 from qmp_client.contract.compare import Change, Contract, Difference, Guarantee
 from qmp_client.contract.lines import Group, answered, groups, noteworthy
-from qmp_client.report.console import console_for
+from qmp_client.report.console import console_for, many
 
 MANY = 16
 """Names that a line gives before it only counts."""
@@ -100,7 +100,7 @@ def _guarantees(contract: Contract) -> Iterator[tuple[str, list[Change]]]:
 
 
 def _count(broken: list[Change]) -> str:
-    return f": {len(broken)} bit{'s' * (len(broken) != 1)}" if broken else ""
+    return f": {many(len(broken), 'bit')}" if broken else ""
 
 
 def _verdict(broken: list[Change]) -> str:

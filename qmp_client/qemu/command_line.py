@@ -25,18 +25,25 @@ class Machine(NamedTuple):
 
 
 def arguments(machine: Machine, monitor_fd: int) -> list[str]:
-    """The whole command line, with the monitor on an inherited, connected socket.
+    """The whole command line of a TD that is held in preconfig."""
+    return [
+        *frame(machine, monitor_fd),
+        *("-preconfig", "-accel", "kvm"),
+        *("-machine", f"{machine.machine},kernel-irqchip=split,confidential-guest-support=tdx0"),
+        *("-object", guest_object(machine.cpu, patched=not machine.stock)),
+        *("-cpu", cpu_option(machine.cpu)),
+    ]
 
-    The vCPUs never run (``-S``): CPUID is decided before the first instruction of the guest. The monitor is made with
+
+def frame(machine: Machine, monitor_fd: int) -> list[str]:
+    """What every QEMU is given: nothing by default, and a monitor on an inherited, connected socket.
+
+    The vCPUs do not run (``-S``): CPUID is decided before the first instruction of the guest. The monitor is made with
     ``-qmp``, because ``-mon`` is deprecated since QEMU 11.1 and a line about that would stand in each error.
     """
     return [
         str(machine.qemu),
-        *("-nodefaults", "-no-user-config", "-display", "none", "-preconfig", "-S"),
-        *("-accel", "kvm"),
-        *("-machine", f"{machine.machine},kernel-irqchip=split,confidential-guest-support=tdx0"),
-        *("-object", guest_object(machine.cpu, patched=not machine.stock)),
-        *("-cpu", cpu_option(machine.cpu)),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-S"),
         *("-smp", machine.smp),
         *("-m", machine.memory),
         *("-bios", str(machine.firmware)),

@@ -18,8 +18,8 @@ SECONDS = 60.0
 
 
 async def boot(firmware: Path, disk: Path, *options: str, **wish: object) -> Booted:
-    machine = Machine(find_qemu(None), firmware)
-    fields = {"pattern": GREETING, "seconds": SECONDS, "memory_mib": 256} | wish
+    machine = Machine(find_qemu(None), firmware, memory="256M")
+    fields = {"pattern": GREETING, "seconds": SECONDS} | wish
     return await emulate(machine, Wish(disk=str(disk), **fields), options, 30)  # type: ignore[arg-type]
 
 

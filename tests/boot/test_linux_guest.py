@@ -15,7 +15,7 @@ from tests.boot.guest_image import Kind, write
 async def boot(disk: Path, firmware: Path, **wish: object) -> Booted:
     folder = Path(os.environ["TDX_CPUID_TEST_GUEST"])  # scripts/test-guest makes it
     kernel = ("-kernel", str(folder / "vmlinuz"), "-initrd", str(folder / "initrd"), "-append", "console=ttyS0 quiet")
-    fields = {"disk": str(disk), "seconds": 120, "memory_mib": 512, "shutdown_seconds": 30} | wish
+    fields = {"disk": str(disk), "seconds": 120, "shutdown_seconds": 30} | wish
     return await emulate(Machine(find_qemu(None), firmware), Wish(**fields), kernel, 30)  # type: ignore[arg-type]
 
 
