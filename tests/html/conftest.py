@@ -120,6 +120,20 @@ class Page:
         assert not error, error
         self.until(f"document.readyState === 'complete' && location.href === {json.dumps(address)}")
 
+    def reload(self) -> None:
+        """Load the page again, and wait for the new one: the old one answers for a while."""
+        self.run("window.isTheOldOne = true")
+        self.call("Page.reload")
+        self.until("!window.isTheOldOne && document.readyState === 'complete'")
+
+    def reload_until(self, condition: str) -> None:
+        """Load the page again until a condition holds: what a page stores reaches the next one only after a moment."""
+        deadline = time.monotonic() + PATIENCE
+        self.reload()
+        while not self.run(f"Boolean({condition})"):
+            assert time.monotonic() < deadline, f"true after no reload: {condition}"
+            self.reload()
+
     def until(self, condition: str) -> None:
         """Wait for a condition in the page."""
         deadline = time.monotonic() + PATIENCE

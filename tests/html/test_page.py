@@ -354,8 +354,7 @@ def test_dark_mode_follows_the_system_and_the_button(show: Callable[..., Page]) 
     light = page.run(background)
     assert light != dark
     assert page.run("document.getElementById('theme').getAttribute('aria-pressed')") == "false"
-    page.call("Page.reload")
-    page.until(f"document.readyState === 'complete' && {background} === '{light}'")
+    page.reload_until(f"{background} === '{light}'")
     page.click("#theme")
     assert page.run(background) == dark
     assert show(small()).run(background) == light, "another reader's system"
