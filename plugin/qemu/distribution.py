@@ -224,16 +224,6 @@ class PrivateApt:
         ).stdout
         return newest(re.findall(r"^Version: (\S+)$", output, re.MULTILINE), prefix)
 
-    def needs(self, package: str) -> list[str]:
-        """Return the package and everything that it depends on."""
-        output = subprocess.run(
-            ["apt-cache", *self._options(), "depends", "--recurse", "--important", package],
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout
-        return sorted({line for line in output.splitlines() if line[:1] not in (" ", "<", "|")})
-
     def fetch(self, package: str, version: str, into: Path) -> Path:
         """Download a package; return its .dsc or .deb. Raises Trouble."""
         if self.kind == "deb-src":
@@ -241,11 +231,6 @@ class PrivateApt:
             return next(into.glob(f"{package}_*.dsc"))
         self._run("apt-get", "download", "-qq", f"{package}={version}", cwd=into)
         return next(into.glob(f"{package}_*.deb"))
-
-    def fetch_all(self, packages: Iterable[str], into: Path) -> list[Path]:
-        """Download the newest versions of binary packages; return their .debs. Raises Trouble."""
-        self._run("apt-get", "download", "-qq", *packages, cwd=into)
-        return sorted(into.glob("*.deb"))
 
     def _options(self) -> list[str]:
         settings = {

@@ -163,10 +163,6 @@ class Store:
             )
             self._post(letters)
 
-    def rejections(self) -> list[tuple[str, str]]:
-        """The id, if any, and the reason of every payload that was not accepted, in order."""
-        return list(self._db.execute("SELECT job, reason FROM rejections ORDER BY number"))
-
     def unfinished(self, most: int = -1) -> list[Accepted]:
         """The jobs without a result, in the order in which they were accepted; the first ``most`` of them, or all."""
         rows = self._db.execute(
@@ -218,10 +214,6 @@ class Store:
         """The stored result of a job."""
         row = self._db.execute("SELECT payload FROM results WHERE job = ?", (job,)).fetchone()
         return None if row is None else bytes(row[0])
-
-    def results(self) -> dict[str, bytes]:
-        """Every stored result by its job's id."""
-        return dict(self._db.execute("SELECT job, payload FROM results"))
 
     def measured(self, pool: str, cpu: str) -> Result | None:
         """The last measurement of a model."""

@@ -12,6 +12,7 @@ import hashlib
 import lzma
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from plugin.qemu.distribution import PrivateApt, Wanted, configured_archives, os_release, own_archive, this_distribution
@@ -51,6 +52,25 @@ WANTED = Wanted(
 )
 
 
+class GuestApt(PrivateApt):
+    """apt that takes binary packages with what they need."""
+
+    def needs(self, package: str) -> list[str]:
+        """Return the package and everything that it depends on."""
+        output = subprocess.run(
+            ["apt-cache", *self._options(), "depends", "--recurse", "--important", package],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+        return sorted({line for line in output.splitlines() if line[:1] not in (" ", "<", "|")})
+
+    def fetch_all(self, packages: Iterable[str], into: Path) -> list[Path]:
+        """Download the newest versions of binary packages; return their .debs. Raises Trouble."""
+        self._run("apt-get", "download", "-qq", *packages, cwd=into)
+        return sorted(into.glob("*.deb"))
+
+
 def main(arguments: list[str]) -> None:
     """Print the folder with ``vmlinuz`` and ``initrd``. Raises Trouble."""
     parser = argparse.ArgumentParser(prog="test-guest", description=__doc__)
@@ -75,7 +95,7 @@ def fetch(scratch: Path, root: Path, release: dict[str, str]) -> None:
     """Unpack the packages of this machine's own release. Raises Trouble."""
     own = this_distribution(release, WANTED)
     archive = own_archive(own, configured_archives(Path("/etc/apt")), release, WANTED)
-    apt = PrivateApt(scratch / "apt", own, archive, sources=False)
+    apt = GuestApt(scratch / "apt", own, archive, sources=False)
     apt.update(release["VERSION_CODENAME"])
     kernels = [name for name in apt.needs(KERNEL) if name.startswith("linux-image-") and name != KERNEL]
     if not kernels:

@@ -7,7 +7,9 @@ import random
 import signal
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,9 +32,24 @@ def a_letter(topic: str = "t") -> Letter:
     return Letter(topic, b"{}", "s", 60)
 
 
+def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
+    """What a reader beside the agent finds in the file."""
+    with closing(sqlite3.connect(path)) as db:
+        return list(db.execute(query))
+
+
+def results(path: Path) -> dict[str, bytes]:
+    return dict(rows(path, "SELECT job, payload FROM results"))
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "state" / "store.sqlite")
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "store.sqlite"
+
+
+@pytest.fixture
+def store(path: Path) -> Store:
+    return Store(path)
 
 
 def test_a_job_is_stored_once(store: Store) -> None:
@@ -43,11 +60,11 @@ def test_a_job_is_stored_once(store: Store) -> None:
     assert waiting == (a_job("one"), "reply", b"\0\xff", 0)
 
 
-def test_the_first_result_stays(store: Store) -> None:
+def test_the_first_result_stays(store: Store, path: Path) -> None:
     store.accept(a_job("one"), None, None)
     assert store.finish(a_result("one", "first"), [a_letter()])
     assert not store.finish(a_result("one", "second"), [a_letter()])
-    assert store.results() == {"one": store.result("one")}
+    assert results(path) == {"one": store.result("one")}
     assert b"first" in (store.result("one") or b"")
     assert len(store.outbox(10)) == 1
     assert store.unfinished() == []
@@ -77,12 +94,11 @@ def test_the_outbox_keeps_what_the_broker_has_not_taken(store: Store) -> None:
     assert [letter.topic for letter in store.outbox(2)] == ["1", "2"]
 
 
-def test_the_outbox_does_not_grow_for_ever(store: Store, tmp_path: Path) -> None:
+def test_the_outbox_does_not_grow_for_ever(store: Store, path: Path) -> None:
     for _ in range(4):
         store.post([a_letter() for _ in range(KEPT)])
         store.taken([letter.number for letter in store.outbox(KEPT)])
-    with sqlite3.connect(tmp_path / "state" / "store.sqlite") as db:
-        assert db.execute("SELECT COUNT(*) FROM outbox").fetchone()[0] == KEPT
+    assert rows(path, "SELECT COUNT(*) FROM outbox") == [(KEPT,)]
 
 
 def test_jobs_that_were_done_long_ago_are_forgotten_and_no_others(tmp_path: Path) -> None:
@@ -91,7 +107,7 @@ def test_jobs_that_were_done_long_ago_are_forgotten_and_no_others(tmp_path: Path
         store.accept(a_job(str(number)), None, None)
     for number in (0, 1, 2, 4, 9):
         store.finish(a_result(str(number)), [])
-    assert set(store.results()) == {"9"}
+    assert set(results(tmp_path / "small")) == {"9"}
     assert [accepted.job.id for accepted in store.unfinished()] == ["3", "5", "6", "7", "8"]
     assert store.count_unfinished() == 5
     assert store.accept(a_job("9"), None, None) is Arrival.KNOWN
@@ -99,18 +115,19 @@ def test_jobs_that_were_done_long_ago_are_forgotten_and_no_others(tmp_path: Path
     store.close()
 
 
-def test_rejections_do_not_grow_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejections_do_not_grow_for_ever(store: Store, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qmp_client.lab.store.REJECTIONS_KEPT", 5)
     for number in range(20):
         store.reject(str(number), "digest", "no", [])
-    assert [job for job, _ in store.rejections()] == ["15", "16", "17", "18", "19"]
+    kept = [job for job, _ in rows(path, "SELECT job, reason FROM rejections ORDER BY number")]
+    assert kept == ["15", "16", "17", "18", "19"]
 
 
-def test_one_agent_at_a_time(store: Store, tmp_path: Path) -> None:
+def test_one_agent_at_a_time(store: Store, path: Path) -> None:
     with pytest.raises(UsageError, match="another agent"):
-        Store(tmp_path / "state" / "store.sqlite")
+        Store(path)
     store.close()
-    Store(tmp_path / "state" / "store.sqlite").close()
+    Store(path).close()
 
 
 def test_a_file_that_is_no_store_is_an_error_in_words(tmp_path: Path) -> None:
@@ -144,7 +161,7 @@ def test_kill_at_any_point(tmp_path: Path) -> None:
             os.waitpid(pid, 0)
             promised = [first, *told.readlines()]
         store = Store(path)
-        results = store.results()
+        stored = results(path)
         waiting = [job.job.id for job in store.unfinished()]
         letters = [letter.topic for letter in store.outbox(1 << 20)]
         store.close()
@@ -152,12 +169,12 @@ def test_kill_at_any_point(tmp_path: Path) -> None:
             if word == "accepted":
                 accepted.add(name)
             else:
-                assert name in results, f"seed {seed}"
-        assert accepted <= set(waiting) | set(results), f"seed {seed}"
-        assert not set(waiting) & set(results)
-        assert {name: results[name] for name in finished} == finished, "a result never changes"
-        assert sorted(letters) == sorted(results), "each result is posted with it, once"
-        finished = results
+                assert name in stored, f"seed {seed}"
+        assert accepted <= set(waiting) | set(stored), f"seed {seed}"
+        assert not set(waiting) & set(stored)
+        assert {name: stored[name] for name in finished} == finished, "a result never changes"
+        assert sorted(letters) == sorted(stored), "each result is posted with it, once"
+        finished = stored
     assert len(finished) > 25
 
 
