@@ -118,7 +118,7 @@ def _run(make: Callable[[], Service], store: Path) -> None:
 
 def _check_host(config: Config, config_file: Path) -> None:
     """Find out now what would make every job fail."""
-    from qmp_client.cli.names import a_module, a_platform  # noqa: PLC0415
+    from qmp_client.names import a_module, a_platform  # noqa: PLC0415
 
     for name, path in config.qemu.items():
         if shutil.which(path) is None:

@@ -7,7 +7,7 @@ import sys
 import click
 
 from qmp_client.cli.completion import MODULE, PLATFORM
-from qmp_client.cli.names import a_module, a_platform
+from qmp_client.names import a_module, a_platform
 
 EXAMPLES = """
 \b

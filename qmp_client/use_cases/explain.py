@@ -1,0 +1,43 @@
+"""What a bit is, who controls it, and how to turn it on or off."""
+
+from __future__ import annotations
+
+import sys
+from typing import NamedTuple
+
+import msgspec
+
+from plugin.cpuid.fields import UnknownField, find
+from plugin.kvm.device.tdx import UNSUPPORTED_CPUID
+from plugin.tdx_module import load_module, load_platform, platform_names, published_names
+from qmp_client.errors import UsageError
+from qmp_client.explain.explain import Kvm, explain
+from qmp_client.explain.show import show
+from qmp_client.names import a_module
+from qmp_client.reconcile.news import BY_KVM
+
+
+class Request(NamedTuple):
+    """What ``explain`` was asked."""
+
+    bit: str
+    module: str | None
+    form: str
+
+
+def run(request: Request) -> int:
+    """Explain a bit, field, register or leaf. Raises UsageError for one that does not exist."""
+    try:
+        things = find(request.bit)
+    except UnknownField as error:
+        raise UsageError(str(error)) from error
+    modules = [load_module(name) for name in published_names()]
+    platforms = [load_platform(name) for name in platform_names()]
+    about = a_module(request.module) if request.module else modules[-1]
+    explanations = [explain(thing, modules, platforms, Kvm(UNSUPPORTED_CPUID, BY_KVM), about) for thing in things]
+    if request.form == "json":
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(explanations), indent=2) + b"\n")
+        sys.stdout.buffer.flush()
+    else:
+        show(explanations, sys.stdout)
+    return 0
