@@ -116,13 +116,13 @@ def _write(
 
         documents.append((markdown, lambda: as_markdown(outcome, judged)))
     if html:
-        from qmp_client.report.html import render as as_page  # noqa: PLC0415
+        from qmp_client.page import of_result, render  # noqa: PLC0415
 
-        documents.append((html, lambda: as_page(outcome.results, judged)))
+        documents.append((html, lambda: render([of_result(result) for result in outcome.results], judged)))
     wrong: list[UsageError] = []
-    for path, render in documents:
+    for path, document in documents:
         try:
-            write(path, render())
+            write(path, document())
         except UsageError as error:
             wrong.append(error)
     return wrong

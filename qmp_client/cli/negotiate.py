@@ -298,7 +298,7 @@ def _conclude(report: Report, criteria: Criteria, form: str, *, everything: bool
         from qmp_client.report.table import show  # noqa: PLC0415
 
         show(report, criteria, console_for(sys.stdout), everything=everything)
-    return 0 if criteria.met_by(report.lines) else 1
+    return criteria.exit_code(report.lines)
 
 
 def _conclude_both(reports: list[Report], criteria: Criteria, form: str) -> int:
@@ -315,11 +315,11 @@ def _conclude_both(reports: list[Report], criteria: Criteria, form: str) -> int:
         from qmp_client.report.console import console_for  # noqa: PLC0415
 
         side_by_side.show(result, console_for(sys.stdout))
-    return 0 if all(criteria.met_by(report.lines) for report in reports) else 1
+    return max(criteria.exit_code(report.lines) for report in reports)
 
 
 def _page(reports: list[Report], criteria: Criteria) -> None:
-    from qmp_client.report.html import render_reports  # noqa: PLC0415
+    from qmp_client.page import of_report, render  # noqa: PLC0415
 
-    sys.stdout.buffer.write(render_reports(reports, criteria.policy).encode())
+    sys.stdout.buffer.write(render([of_report(report) for report in reports], criteria.policy).encode())
     sys.stdout.buffer.flush()

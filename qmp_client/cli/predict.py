@@ -72,4 +72,4 @@ def command(
         sys.stdout.buffer.flush()
     else:
         show(report, criteria, console_for(sys.stdout), everything=everything)
-    return 0 if criteria.met_by(report.lines) else 1
+    return criteria.exit_code(report.lines)

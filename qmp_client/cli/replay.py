@@ -30,9 +30,9 @@ def command(file: Path, calls: bool, fail_on: str, form: str) -> int:
     from plugin.tdx_module import UnknownName, load_host  # noqa: PLC0415
     from qmp_client.replay.read import read  # noqa: PLC0415
     from qmp_client.replay.td import Story, stories  # noqa: PLC0415
-    from qmp_client.report.policy import parse  # noqa: PLC0415
+    from qmp_client.report.policy import Criteria, parse  # noqa: PLC0415
 
-    policy = parse(fail_on)
+    criteria = Criteria(parse(fail_on))
     talk = read(file)
     try:
         host = load_host(talk.head.module, talk.head.platform)
@@ -48,5 +48,5 @@ def command(file: Path, calls: bool, fail_on: str, form: str) -> int:
     else:
         from qmp_client.replay.show import show  # noqa: PLC0415
 
-        show(talk, told, policy, sys.stdout, calls=calls)
-    return 1 if any(isinstance(t, Story) and any(map(policy.fails, t.lines)) for t in told) else 0
+        show(talk, told, criteria.policy, sys.stdout, calls=calls)
+    return max((criteria.exit_code(story.lines) for story in told if isinstance(story, Story)), default=0)

@@ -265,9 +265,9 @@ def _conclude(
     for rejection in ledger.rejections.values():
         click.echo(f"rejected by {rejection.host}: {rejection.job}: {printable(rejection.reason)}", err=True)
     if html:
-        from qmp_client.report.html import render  # noqa: PLC0415
+        from qmp_client.page import of_result, render  # noqa: PLC0415
 
-        write(html, render(cells, judged))
+        write(html, render([of_result(cell) for cell in cells], judged))
     if junit:
         from qmp_client.matrix.junit import render as render_junit  # noqa: PLC0415
 

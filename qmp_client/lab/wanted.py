@@ -84,4 +84,4 @@ def as_cell(job: Job | None, ended: Result, criteria: Criteria) -> matrix.Result
         report.request.smp,
         had.interface,
     )
-    return matrix.Result(cell, ended.seconds, report, None, 0 if criteria.met_by(report.lines) else 1)
+    return matrix.Result(cell, ended.seconds, report, None, criteria.exit_code(report.lines))

@@ -98,7 +98,7 @@ def _point(cell: Cell, axes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _failing(result: Result, policy: Policy) -> list[Line]:
-    return [] if result.report is None else [line for line in result.report.lines if policy.fails(line)]
+    return [] if result.report is None else policy.failing(result.report.lines)
 
 
 def _outcome(result: Result, failing: Sequence[Line]) -> object:

@@ -19,10 +19,10 @@ from qmp_client.matrix.inputs import Inputs
 from qmp_client.matrix.pool import Pool
 from qmp_client.matrix.progress import Progress
 from qmp_client.matrix.result import Cell, Result
-from qmp_client.matrix.worker import Work, judge
+from qmp_client.matrix.worker import Work
 from qmp_client.negotiation.outcome import load_tables
 from qmp_client.negotiation.wish import Wish
-from qmp_client.report.policy import Policy
+from qmp_client.report.policy import Criteria, Policy
 
 TICK = 0.2
 """Seconds between two looks at the clock when nothing ends."""
@@ -107,8 +107,9 @@ def _known(plan: Plan, wanted: set[str]) -> dict[str, Result]:
     """The wanted results that the output file has, judged by today's policy. Failed cells are tried again."""
     if plan.output is None:
         return {}
+    criteria = Criteria(plan.policy)
     return {
-        result.inputs: replace(result, exit_code=judge(result.report, plan.policy))
+        result.inputs: replace(result, exit_code=criteria.exit_code(result.report.lines))
         for result in journal.read(plan.output)
         if result.report is not None and result.inputs in wanted
     }

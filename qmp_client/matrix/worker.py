@@ -22,7 +22,7 @@ from qmp_client.negotiation.wish import Wish
 from qmp_client.qemu.command_line import Machine, arguments
 from qmp_client.qemu.spawn import PR_SET_PDEATHSIG, Simulation, spawn
 from qmp_client.report.model import Report
-from qmp_client.report.policy import Policy
+from qmp_client.report.policy import Criteria, Policy
 
 ORDER = struct.Struct("<I")
 """What a worker is told: the number of a cell."""
@@ -99,12 +99,7 @@ async def run_cell(work: Work, number: int) -> Result:
         return result(None, said(error), error.exit_code)
     except Exception as error:  # a mistake of ours in one cell must not cost the others
         return result(None, f"tdx-cpuid itself failed: {type(error).__name__}: {error}", TdxCpuidError.exit_code)
-    return result(report, None, judge(report, work.policy))
-
-
-def judge(report: Report, policy: Policy) -> int:
-    """The exit status for a report."""
-    return 1 if any(policy.fails(line) for line in report.lines) else 0
+    return result(report, None, Criteria(work.policy).exit_code(report.lines))
 
 
 def said(error: TdxCpuidError) -> str:

@@ -28,6 +28,10 @@ class Policy(NamedTuple):
         """Whether this line alone makes the command exit with 1."""
         return line.verdict in self.verdicts or (self.critical and line.critical and line.deviates)
 
+    def failing(self, lines: Iterable[Line]) -> list[Line]:
+        """The lines that fail a report, in their order."""
+        return [line for line in lines if self.fails(line)]
+
 
 def parse(text: str) -> Policy:
     """Read ``--fail-on``: verdicts and ``critical`` between commas, or ``none``. Raises UsageError."""
@@ -48,11 +52,11 @@ class Criteria(NamedTuple):
     expected_in: Environment | None = None
     """Where that report came about."""
 
-    def met_by(self, lines: list[Line]) -> bool:
-        """Whether the command may exit with 0."""
+    def exit_code(self, lines: Iterable[Line]) -> int:
+        """The exit status for a report with these lines: 0 as it is wanted, 1 not so. Nothing else decides that."""
         if self.expected is not None:
-            return not compare(self.expected, lines)
-        return not any(self.policy.fails(line) for line in lines)
+            return 1 if compare(self.expected, lines) else 0
+        return 1 if self.policy.failing(lines) else 0
 
 
 def moved(before: Environment, now: Environment) -> list[str]:

@@ -66,7 +66,7 @@ def _conclusion(report: Report, criteria: Criteria, console: Console) -> None:
             style="bold red" if differences else "bold green",
         )
         return
-    failing = [line for line in report.lines if criteria.policy.fails(line)]
+    failing = criteria.policy.failing(report.lines)
     kinds = ", ".join(dict.fromkeys(line.verdict.value for line in failing))
     console.print(
         f"{len(failing)} lines fail the policy (marked *): {kinds}" if failing else "as expected: no line fails",

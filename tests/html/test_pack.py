@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from plugin.cpuid import REGISTERS
 from plugin.cpuid.values import say
+from qmp_client import page
 from qmp_client.matrix.result import Result
+from qmp_client.page.pack import FAILS, Json, pack
 from qmp_client.reconcile.verdict import Line
-from qmp_client.report.html import render
-from qmp_client.report.html.pack import FAILS, pack
 from tests.html.grids import POLICY, cell, failed, large, line, result, small
 
 TEXT = st.text(max_size=30) | st.sampled_from(
@@ -22,8 +22,16 @@ TEXT = st.text(max_size=30) | st.sampled_from(
 )
 
 
-def data_of(page: str) -> dict[str, Any]:
-    block = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+def render(results: list[Result]) -> str:
+    return page.render([page.of_result(each) for each in results], POLICY)
+
+
+def packed(results: list[Result]) -> dict[str, Json]:
+    return pack([page.of_result(each) for each in results], POLICY)
+
+
+def data_of(text: str) -> dict[str, Any]:
+    block = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     assert block
     data: dict[str, Any] = json.loads(block[1])
     return data
@@ -73,7 +81,7 @@ def expected(results: list[Result]) -> list[list[tuple[Any, ...]]]:
 
 def test_every_line_of_every_cell_survives() -> None:
     results = [*small(), *large(models=2)]
-    assert unpacked(data_of(render(results, POLICY))) == expected(results)
+    assert unpacked(data_of(render(results))) == expected(results)
 
 
 @given(st.lists(st.lists(st.tuples(st.integers(0, 31), TEXT, TEXT), max_size=6), max_size=8))
@@ -82,13 +90,13 @@ def test_any_lines_survive(cells: list[list[tuple[int, str, str]]]) -> None:
         result(cell(f"{number}"), *{bit: line(bit=bit, name=name, cause=cause) for bit, name, cause in lines}.values())
         for number, lines in enumerate(cells)
     ]
-    assert unpacked(json.loads(json.dumps(pack(results, POLICY)))) == expected(results)
+    assert unpacked(json.loads(json.dumps(packed(results)))) == expected(results)
 
 
 @given(TEXT, TEXT, TEXT, TEXT)
 def test_no_text_leaves_its_place(cpu: str, name: str, cause: str, error: str) -> None:
-    harmless = render([result(cell("c"), line(name="n", cause="x"), notes=["m"]), failed(cell("d"), "e")], POLICY)
-    hostile = render([result(cell(cpu), line(name=name, cause=cause), notes=[error]), failed(cell(error), cpu)], POLICY)
+    harmless = render([result(cell("c"), line(name="n", cause="x"), notes=["m"]), failed(cell("d"), "e")])
+    hostile = render([result(cell(cpu), line(name=name, cause=cause), notes=[error]), failed(cell(error), cpu)])
     assert hostile.count("<script") == harmless.count("<script")
     assert hostile.count("</script") == harmless.count("</script")
     assert hostile.count("<img") == hostile.count("<!--") == 0
@@ -101,26 +109,26 @@ def test_five_hundred_cells_stay_small() -> None:
     assert len(results) == 500
     lines = sum(len(found.report.lines) for found in results if found.report)
     assert lines > 500 * 150, "as many as real reports have"
-    assert len(render(results, POLICY).encode()) < 2_000_000
+    assert len(render(results).encode()) < 2_000_000
 
 
 def test_the_same_results_give_the_same_page() -> None:
-    assert render(large(models=3), POLICY) == render(large(models=3), POLICY)
+    assert render(large(models=3)) == render(large(models=3))
 
 
 def test_nothing_in_the_page_points_anywhere() -> None:
-    page = render(small(), POLICY)
-    assert "http-equiv" in page
-    assert not re.search(r"https?:|\bsrc=|\bhref=|@import|url\(", page)
+    text = render(small())
+    assert "http-equiv" in text
+    assert not re.search(r"https?:|\bsrc=|\bhref=|@import|url\(", text)
 
 
 def test_qemu_binaries_are_called_by_what_tells_them_apart() -> None:
     def names(*paths: str) -> list[str]:
-        data = pack([failed(cell(qemu=path)) for path in paths], POLICY)
+        data = packed([failed(cell(qemu=path)) for path in paths])
         axes: Any = data["axes"]
         strings: Any = data["strings"]
         cells: Any = data["cells"]
-        return [strings[packed[0][axes.index("QEMU")]] for packed in cells]
+        return [strings[each[0][axes.index("QEMU")]] for each in cells]
 
     assert names("/opt/10.1/bin/qemu", "/opt/10.2/bin/qemu") == ["10.1", "10.2"]
     assert names("/opt/10.1/bin/qemu", "/opt/10.1/bin/qemu") == ["qemu", "qemu"]
@@ -130,4 +138,4 @@ def test_qemu_binaries_are_called_by_what_tells_them_apart() -> None:
 
 def test_a_cell_without_report_or_error_is_said_to_have_none() -> None:
     nothing = Result(cell(), 0.0, None, None, 4)
-    assert "no report" in data_of(render([nothing], POLICY))["strings"]
+    assert "no report" in data_of(render([nothing]))["strings"]

@@ -9,8 +9,8 @@ from typing import TypeAlias
 import pytest
 
 from qmp_client.matrix.result import Result
+from qmp_client.page import of_result, render
 from qmp_client.reconcile.verdict import Verdict
-from qmp_client.report.html import render
 from tests.html.conftest import Page
 from tests.html.grids import POLICY, cell, failed, large, line, result, small
 
@@ -27,7 +27,7 @@ def show(new_page: NewPage, tmp_path: Path) -> Callable[..., Page]:
 
     def shown(results: list[Result], fragment: str = "", **window: int | bool) -> Page:
         path = tmp_path / "report.html"
-        path.write_text(render(results, POLICY), encoding="utf-8")
+        path.write_text(render([of_result(each) for each in results], POLICY), encoding="utf-8")
         page = new_page(**window)
         page.open(path, fragment)
         return page

@@ -15,21 +15,20 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from qmp_client.matrix.result import Cell, Result
-from qmp_client.report.html.pack import Json, pack
-from qmp_client.report.html.plain import Row, rows
-from qmp_client.report.model import Report
+from qmp_client.page.pack import Json, pack
+from qmp_client.page.plain import Row, rows
+from qmp_client.page.shown import Shown
 from qmp_client.report.policy import Policy
 
 _SCRIPTS = ("model.js", "parts.js", "heat.js", "bits.js", "tables.js", "page.js")
 """In the order in which they use each other."""
 
 
-def render(results: Sequence[Result], policy: Policy) -> str:
-    """The page for these results; the lines that ``policy`` fails are marked. The same input gives the same page."""
+def render(tds: Sequence[Shown], policy: Policy) -> str:
+    """The page for these TDs; the lines that ``policy`` fails are marked. The same input gives the same page."""
     script = "(() => {\n" + "\n".join(_file(name) for name in _SCRIPTS) + "\n})();"
     style = _file("page.css")
-    plain: list[Row] = rows(results, policy)
+    plain: list[Row] = rows(tds, policy)
     page = (
         Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         .from_string(_file("page.html.j2"))
@@ -37,31 +36,12 @@ def render(results: Sequence[Result], policy: Policy) -> str:
             policy_header=_content_security_policy(script, style),
             style=Markup(style),
             script=Markup(script),
-            data=Markup(_embedded(pack(results, policy))),
+            data=Markup(_embedded(pack(tds, policy))),
             rows=plain,
         )
     )
     # A file name that is no UTF-8 has lone surrogates, which no encoding can write.
     return page.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def render_reports(reports: Sequence[Report], policy: Policy) -> str:
-    """The page for reports that are in no grid: each is a cell, by what it says about itself."""
-    return render([_as_result(report, policy) for report in reports], policy)
-
-
-def _as_result(report: Report, policy: Policy) -> Result:
-    request, environment = report.request, report.environment
-    cell = Cell(
-        request.cpu,
-        request.machine,
-        environment.module or "not known",
-        environment.platform or "this host",
-        environment.qemu,
-        request.smp,
-        environment.interface,
-    )
-    return Result(cell, 0.0, report, None, int(any(policy.fails(line) for line in report.lines)))
 
 
 def _file(name: str) -> str:

@@ -1,7 +1,7 @@
-"""Results as the page's script reads them, said as briefly as possible. Pure.
+"""TDs as the page's script reads them, said as briefly as possible. Pure.
 
-A grid repeats itself: hundreds of cells share a few hundred distinct lines. Every text is stored once, every field
-once, every line once, and a cell is the set of its lines, said as the difference from the most similar of the cells
+A grid repeats itself: hundreds of TDs share a few hundred distinct lines. Every text is stored once, every field
+once, every line once, and a TD is the set of its lines, said as the difference from the most similar of those
 before it. ``model.js`` is the reader.
 """
 
@@ -14,10 +14,10 @@ from typing import NamedTuple, TypeAlias
 from plugin.cpuid import REGISTERS
 from plugin.cpuid.values import say
 from plugin.tdx_module import attribute_names, xfam_names
-from qmp_client.matrix.result import Result
+from qmp_client.page.shown import NoReport, Shown
 from qmp_client.reconcile.verdict import DEVIATIONS, Line, Verdict
 from qmp_client.report.model import Report
-from qmp_client.report.policy import Policy
+from qmp_client.report.policy import Criteria, Policy
 
 Json: TypeAlias = "int | float | str | Sequence[Json] | dict[str, Json]"
 
@@ -37,7 +37,7 @@ MEANINGS = {
 }
 _VERDICTS = tuple(Verdict)
 _LOOK_BACK = 24
-"""With how many earlier cells a new one is compared: neighbours in a grid are similar."""
+"""With how many earlier TDs a new one is compared: neighbours in a grid are similar."""
 
 
 class _Table:
@@ -55,27 +55,25 @@ class _Encoded(NamedTuple):
     changes: list[int]
 
 
-def pack(results: Sequence[Result], policy: Policy) -> dict[str, Json]:
+def pack(tds: Sequence[Shown], policy: Policy) -> dict[str, Json]:
     """Everything that the page shows."""
+    criteria = Criteria(policy)
     strings, fields, facts = _Table(), _Table(), _Table()
-    lines = _lines(results, policy, strings, fields)
-    labels = _short(dict.fromkeys(result.cell.qemu for result in results))
+    lines = _lines(tds, policy, strings, fields)
+    labels = _short(dict.fromkeys(td.where.qemu for td in tds))
     recent: deque[tuple[int, frozenset[int]]] = deque(maxlen=_LOOK_BACK)
     cells: list[Json] = []
-    for number, result in enumerate(results):
-        report, cell = result.report, result.cell
-        where = (cell.cpu, labels[cell.qemu], cell.kvm, cell.platform, cell.module, cell.machine, cell.smp)
-        packed: list[Json] = [
-            [strings(text) for text in where],
-            round(result.seconds, 3),
-            result.exit_code,
-            NONE if report else strings(result.error or "no report"),
-        ]
-        if report:
-            own = frozenset(lines[_line(line, policy, strings, fields)] for line in report.lines)
+    for number, (at, became, seconds) in enumerate(tds):
+        where = (at.cpu, labels[at.qemu], at.kvm, at.platform, at.module, at.machine, at.smp)
+        packed: list[Json] = [[strings(text) for text in where], round(seconds, 3)]
+        if isinstance(became, NoReport):
+            packed += [became.exit_code, strings(became.why)]
+        else:
+            own = frozenset(lines[_line(line, policy, strings, fields)] for line in became.lines)
             encoded = _encode(own, recent)
             recent.append((number, own))
-            packed += [facts(_facts(report, cell.qemu, strings)), encoded.base, encoded.changes]
+            packed += [criteria.exit_code(became.lines), NONE]
+            packed += [facts(_facts(became, at.qemu, strings)), encoded.base, encoded.changes]
         cells.append(packed)
     return {
         "axes": ["CPU", "QEMU", "KVM", "platform", "module", "machine", "SMP"],
@@ -88,11 +86,11 @@ def pack(results: Sequence[Result], policy: Policy) -> dict[str, Json]:
     }
 
 
-def _lines(results: Sequence[Result], policy: Policy, strings: _Table, fields: _Table) -> dict[tuple[int, ...], int]:
-    """Every distinct line of all results, numbered in the order in which a report shows them."""
+def _lines(tds: Sequence[Shown], policy: Policy, strings: _Table, fields: _Table) -> dict[tuple[int, ...], int]:
+    """Every distinct line of all TDs, numbered in the order in which a report shows them."""
     seen: dict[tuple[int, ...], tuple[int, ...]] = {}
-    for result in results:
-        for line in result.report.lines if result.report else ():
+    for td in tds:
+        for line in () if isinstance(td.became, NoReport) else td.became.lines:
             seen[_line(line, policy, strings, fields)] = _order(line)
     return {line: number for number, line in enumerate(sorted(seen, key=lambda line: (seen[line], line)))}
 
@@ -116,7 +114,7 @@ def _line(line: Line, policy: Policy, strings: _Table, fields: _Table) -> tuple[
 
 
 def _encode(own: frozenset[int], recent: Iterable[tuple[int, frozenset[int]]]) -> _Encoded:
-    """Name the lines that the cell has and its base has not, or the reverse; each number said as a step."""
+    """Name the lines that the TD has and its base has not, or the reverse; each number said as a step."""
     base, other = min(recent, key=lambda earlier: len(own ^ earlier[1]), default=(NONE, frozenset[int]()))
     changes = sorted(own ^ other)
     return _Encoded(base, [now - before for before, now in zip([0, *changes], changes, strict=False)])
