@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from plugin.cpuid import ZERO, Cpuid, Leaf, Registers, spelled_like
-from plugin.kvm.device.tdx import UNSUPPORTED_CPUID
+from plugin.kvm.policy.td import UNSUPPORTED_CPUID, WIDTH, WIDTH_LEAF, for_module
 from plugin.tdx_module import ModuleVersion, Platform
 from qmp_client.capture.kvm import Offer, by_leaf, masks
-from qmp_client.negotiation.choose import GUEST_ADDRESS_WIDTH
 
 SCHEMA = "tdx-cpuid/profile/1"
 
@@ -55,9 +54,8 @@ def configurable(offer: Offer, like: ModuleVersion) -> dict[Leaf, Registers]:
     The guest address width is KVM's own. HLE, RTM and WAITPKG are hidden whatever the module says; they are taken to
     be as in the most similar version.
     """
-    leaf, width = GUEST_ADDRESS_WIDTH
     shown = spelled_like(masks(offer.configurable), like.configurable)
-    found = {place: mask.without(width) if place == leaf else mask for place, mask in shown.items()}
+    found = {place: for_module(place, mask) for place, mask in shown.items()}
     for place, hidden in UNSUPPORTED_CPUID.items():
         if place in found:
             found[place] |= like.configurable.get(place, ZERO) & hidden
@@ -65,9 +63,8 @@ def configurable(offer: Offer, like: ModuleVersion) -> dict[Leaf, Registers]:
 
 
 def _as_kvm_shows(module: ModuleVersion) -> dict[Leaf, Registers]:
-    leaf, width = GUEST_ADDRESS_WIDTH
     shown = {place: mask.without(UNSUPPORTED_CPUID.get(place, ZERO)) for place, mask in module.configurable.items()}
-    return shown | ({leaf: shown[leaf] | width} if leaf in shown else {})
+    return shown | ({WIDTH_LEAF: shown[WIDTH_LEAF] | WIDTH} if WIDTH_LEAF in shown else {})
 
 
 def _distance(shown: Cpuid, offer: Offer) -> int:

@@ -10,9 +10,7 @@ from typing import NamedTuple
 
 from plugin.cpuid import ZERO, Cpuid, Leaf, Register, Registers, spelled_like
 from plugin.cpuid.fields import fields_of
-
-GUEST_ADDRESS_WIDTH = (Leaf(0x80000008), Registers(eax=0x00FF0000))
-"""Leaf 0x80000008 EAX[23:16]: KVM_TDX_INIT_VM insists on 48 or 52 there, whatever else is chosen."""
+from plugin.kvm.policy.td import WIDTH, WIDTH_LEAF, WIDTHS, guest_width, with_guest_width
 
 
 class Choice(NamedTuple):
@@ -40,10 +38,9 @@ def maximal(requested: Cpuid, configurable: Cpuid) -> dict[Leaf, Registers]:
 
 def minimal(requested: Cpuid, configurable: Cpuid) -> dict[Leaf, Registers]:
     """Set no configurable bit, but for the guest address width, without which KVM refuses the TD."""
-    leaf, width = GUEST_ADDRESS_WIDTH
     chosen = dict.fromkeys(configurable, ZERO)
-    if leaf in chosen:
-        chosen[leaf] = requested.get(leaf, ZERO) & configurable[leaf] & width
+    if WIDTH_LEAF in chosen:
+        chosen[WIDTH_LEAF] = requested.get(WIDTH_LEAF, ZERO) & configurable[WIDTH_LEAF] & WIDTH
     return chosen
 
 
@@ -67,13 +64,13 @@ def with_platform_signature(chosen: dict[Leaf, Registers]) -> dict[Leaf, Registe
     return chosen | {leaf: chosen[leaf].without(signature)} if leaf in chosen else chosen
 
 
-def with_guest_width(chosen: dict[Leaf, Registers], configurable: Cpuid) -> dict[Leaf, Registers]:
+def with_a_width_of_kvm(chosen: dict[Leaf, Registers], configurable: Cpuid) -> dict[Leaf, Registers]:
     """Replace a guest address width that KVM_TDX_INIT_VM does not take by the next one that it does."""
-    leaf, mask = GUEST_ADDRESS_WIDTH
-    if leaf not in chosen or not configurable[leaf].eax & mask.eax:
+    if WIDTH_LEAF not in chosen or configurable[WIDTH_LEAF] & WIDTH == ZERO:
         return chosen
-    width = (chosen[leaf].eax & mask.eax) >> 16
-    return chosen | {leaf: chosen[leaf].without(mask) | Registers(eax=(48 if width <= 48 else 52) << 16)}
+    asked = guest_width(chosen[WIDTH_LEAF])
+    width = next((width for width in WIDTHS if asked <= width), max(WIDTHS))
+    return chosen | {WIDTH_LEAF: with_guest_width(chosen[WIDTH_LEAF], width)}
 
 
 def outside(chosen: Cpuid, configurable: Cpuid) -> list[tuple[Leaf, Register, int]]:

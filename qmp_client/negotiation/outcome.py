@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from plugin.cpuid import ZERO, Cpuid, Leaf
 from plugin.cpuid.fields import all_fields
 from plugin.cpuid.values import signature
+from plugin.kvm.policy.td import UNSUPPORTED_CPUID
 from plugin.tdx_module import load_module, published_names
 from plugin.tdx_module.names import MIGRATABLE
 from qmp_client.errors import QemuError
-from qmp_client.negotiation.choose import POLICIES, Choice, with_guest_width, with_platform_signature
+from qmp_client.negotiation.choose import POLICIES, Choice, with_a_width_of_kvm, with_platform_signature
 from qmp_client.negotiation.contradictions import emptied
 from qmp_client.negotiation.conversation import Vcpu
 from qmp_client.negotiation.wish import Wish
@@ -32,7 +33,7 @@ def decide(wish: Wish, asked: RequestedCpuid, configurable: Cpuid, *, named_mode
     attributes = asked.attributes if wish.attributes is None else wish.attributes
     cpuid = wish.entries
     if cpuid is None:
-        cpuid = with_guest_width(POLICIES[wish.policy](to_cpuid(asked.cpuid), configurable), configurable)
+        cpuid = with_a_width_of_kvm(POLICIES[wish.policy](to_cpuid(asked.cpuid), configurable), configurable)
         if named_model and not attributes & MIGRATABLE:
             cpuid = with_platform_signature(cpuid)
     return Choice(attributes, asked.xfam if wish.xfam is None else wish.xfam, cpuid)
@@ -92,8 +93,6 @@ def load_tables() -> None:
 
 
 def _news(evidence: Evidence, interface: str) -> list[str]:
-    from plugin.kvm.device.tdx import UNSUPPORTED_CPUID  # noqa: PLC0415 - a negotiation loads it after QEMU's start
-
     known = [load_module(name) for name in published_names()]
     return news(evidence, known, UNSUPPORTED_CPUID, whole_offer=interface == "upstream")
 

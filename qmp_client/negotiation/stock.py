@@ -14,6 +14,7 @@ from plugin.cpuid import ZERO, Cpuid, Leaf, Registers, spelled_like
 from plugin.kvm.device.supported_cpuid import SupportedCpuid
 from plugin.kvm.device.td_cpuid import read_cpuid
 from plugin.kvm.device.tdx_upstream import UpstreamTdx
+from plugin.kvm.policy.td import is_paravirtual
 from plugin.tdx_module import TdParams, init_td, load_host
 from qmp_client.errors import UsageError
 from qmp_client.negotiation.choose import Choice
@@ -121,9 +122,9 @@ def put_together(seen: Seen, warned: Warned, record: Record | None) -> Known:
     tables = init_td(host.module, host.platform, TdParams(td.attributes, td.xfam, to_cpuid(td.cpuid_config)))
     actual = {entry.leaf: entry.registers for entry in read_cpuid(tables, td.gpaw)}
     chosen = spelled_like(to_cpuid(td.requested.cpuid), table)
-    # Leaves 0x4xxxxxxx are paravirtual, and no part of what -cpu asks of the processor.
+    # Paravirtual leaves are no part of what -cpu asks of the processor.
     told = spelled_like(
-        {leaf: value for leaf, value in to_cpuid(td.kvm_copy).items() if leaf.number >> 28 != 4}, actual
+        {leaf: value for leaf, value in to_cpuid(td.kvm_copy).items() if not is_paravirtual(leaf)}, actual
     )
     taken = spelled_like(warned.unsupported, actual)
     built = _merged(_less(told, spelled_like(warned.forced_on, actual)), taken)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from plugin.cpuid import REGISTERS, ZERO, Cpuid, Leaf
+from plugin.cpuid import REGISTERS, ZERO, Cpuid
+from plugin.kvm.policy.td import WIDTH_LEAF, WIDTHS, guest_width
 from qmp_client.errors import UsageError
 from qmp_client.negotiation.choose import Choice
-
-WIDTH_LEAF = Leaf(0x80000008)
 
 
 def check(choice: Choice, configurable: Cpuid, attributes: int, xfam: int) -> None:
@@ -26,8 +25,8 @@ def check(choice: Choice, configurable: Cpuid, attributes: int, xfam: int) -> No
         for register in REGISTERS:
             if excess := registers.get(register) & ~mask.get(register):
                 raise _refused(f"{name} {register.upper()} bit {_lowest(excess)} is not configurable")
-    width = choice.cpuid.get(WIDTH_LEAF, ZERO).eax >> 16 & 0xFF
-    if width not in (48, 52):
+    width = guest_width(choice.cpuid.get(WIDTH_LEAF, ZERO))
+    if width not in WIDTHS:
         raise _refused(
             f"CPUID leaf 0x80000008 EAX bits 23:16 (guest physical address width) must be 48 or 52, not {width}"
         )

@@ -10,11 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from plugin.cpuid import ALL, REGISTERS, ZERO, Bit, Cpuid, Leaf, Registers, spelled_like
 from plugin.cpuid.fields import field_at, name_of, named_fields_of
+from plugin.kvm.policy.td import ADDED_CPUID
 from plugin.tdx_module import ModuleVersion
 from qmp_client.reconcile.cause import Evidence
-
-BY_KVM = {Leaf(0x80000008): Registers(eax=0xFF0000)}
-"""What KVM offers on its own: the guest physical address width."""
 
 
 def news(evidence: Evidence, known: Sequence[ModuleVersion], hidden: Cpuid, *, whole_offer: bool = True) -> list[str]:
@@ -24,7 +22,7 @@ def news(evidence: Evidence, known: Sequence[ModuleVersion], hidden: Cpuid, *, w
     it knows, as in the 2024 proposal: then a bit that is not offered means nothing.
     """
     found = []
-    offered = _without(spelled_like(evidence.configurable, evidence.actual), BY_KVM)
+    offered = _without(spelled_like(evidence.configurable, evidence.actual), ADDED_CPUID)
     nearest = min(known, key=lambda module: _distance(offered, _offer(module, hidden)))
     if new := _bits(_without(offered, *(_offer(module, {}) for module in known))):
         found.append(f"can be configured, which no known TDX module allows: {_names(new)}")
@@ -46,7 +44,7 @@ def _values(actual: Cpuid, offered: Cpuid, known: Sequence[ModuleVersion]) -> It
         for row in rows:
             forced_0 &= row.fixed0_or_dynamic.without(row.dynamic)
             forced_1 &= row.fixed1
-        at_odds = _bits({leaf: value & forced_0.without(BY_KVM.get(leaf, ZERO))})
+        at_odds = _bits({leaf: value & forced_0.without(ADDED_CPUID.get(leaf, ZERO))})
         set_anyway += filter(_is_no_number, at_odds)
         clear_anyway += filter(_is_no_number, _bits({leaf: forced_1.without(value)}))
         if named_fields_of(leaf):

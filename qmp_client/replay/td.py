@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from plugin.cpuid import ZERO, Cpuid, Leaf, Registers, spelled_like
-from plugin.kvm.device.tdx import UNSUPPORTED_CPUID
+from plugin.cpuid import ZERO, Cpuid, spelled_like
+from plugin.kvm.policy.td import UNSUPPORTED_CPUID, for_module
 from plugin.tdx_module import SeamcallError, Td, TdParams, TdxHost, init_td
-from qmp_client.negotiation.choose import GUEST_ADDRESS_WIDTH
 from qmp_client.reconcile.cause import Evidence, EvidenceJudge, Judge, ModuleJudge
 from qmp_client.reconcile.reconcile import count, differing, reconcile
 from qmp_client.reconcile.verdict import Line
@@ -114,10 +113,7 @@ def _asked(given: Cpuid | None, chosen: Cpuid, configurable: Cpuid) -> Cpuid:
 
 
 def _by_the_tables(host: TdxHost, attributes: int, xfam: int, chosen: Cpuid, notes: list[str]) -> Td | None:
-    leaf, width = GUEST_ADDRESS_WIDTH
-    config: dict[Leaf, Registers] = {
-        place: value.without(width) if place == leaf else value for place, value in chosen.items()
-    }
+    config = {leaf: for_module(leaf, value) for leaf, value in chosen.items()}
     module = host.module
     params = TdParams(attributes | module.attributes_fixed1, xfam | module.xfam_fixed1, config)
     try:

@@ -8,13 +8,12 @@ from typing import NamedTuple
 import msgspec
 
 from plugin.cpuid.fields import UnknownField, find
-from plugin.kvm.device.tdx import UNSUPPORTED_CPUID
+from plugin.kvm.policy.td import ADDED_CPUID, UNSUPPORTED_CPUID
 from plugin.tdx_module import load_module, load_platform, platform_names, published_names
 from qmp_client.errors import UsageError
 from qmp_client.explain.explain import Kvm, explain
 from qmp_client.explain.show import show
 from qmp_client.names import a_module
-from qmp_client.reconcile.news import BY_KVM
 
 
 class Request(NamedTuple):
@@ -34,7 +33,7 @@ def run(request: Request) -> int:
     modules = [load_module(name) for name in published_names()]
     platforms = [load_platform(name) for name in platform_names()]
     about = a_module(request.module) if request.module else modules[-1]
-    explanations = [explain(thing, modules, platforms, Kvm(UNSUPPORTED_CPUID, BY_KVM), about) for thing in things]
+    explanations = [explain(thing, modules, platforms, Kvm(UNSUPPORTED_CPUID, ADDED_CPUID), about) for thing in things]
     if request.form == "json":
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(explanations), indent=2) + b"\n")
         sys.stdout.buffer.flush()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from plugin.cpuid import ZERO, Leaf, Registers
 from plugin.tdx_module import load_module
 from qmp_client.errors import UsageError
-from qmp_client.negotiation.choose import POLICIES, with_guest_width, with_platform_signature
+from qmp_client.negotiation.choose import POLICIES, with_a_width_of_kvm, with_platform_signature
 from qmp_client.negotiation.contradictions import emptied, refused
 from qmp_client.negotiation.wish import understand
 
@@ -108,12 +108,12 @@ def test_words_of_the_command_line(choose: str, attributes: str | None, xfam: st
 def test_kvm_takes_two_guest_address_widths(asked: int, chosen: int) -> None:
     offered = {WIDTH: Registers(eax=0xFF0000, ebx=0x200)}
     given = {WIDTH: Registers(eax=asked << 16, ebx=0x200)}
-    assert with_guest_width(given, offered) == {WIDTH: Registers(eax=chosen << 16, ebx=0x200)}
+    assert with_a_width_of_kvm(given, offered) == {WIDTH: Registers(eax=chosen << 16, ebx=0x200)}
 
 
 def test_a_width_that_is_not_offered_is_left_alone() -> None:
     given = {WIDTH: Registers(ebx=0x200)}
-    assert with_guest_width(given, {WIDTH: Registers(ebx=0x200)}) == given
+    assert with_a_width_of_kvm(given, {WIDTH: Registers(ebx=0x200)}) == given
 
 
 def test_the_platform_s_own_signature_is_zero() -> None:

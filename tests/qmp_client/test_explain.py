@@ -12,15 +12,14 @@ from hypothesis import strategies as st
 
 from plugin.cpuid import REGISTERS, Bit, Leaf, Register
 from plugin.cpuid.fields import Field, all_fields, find
-from plugin.kvm.device.tdx import UNSUPPORTED_CPUID
+from plugin.kvm.policy.td import ADDED_CPUID, UNSUPPORTED_CPUID
 from plugin.tdx_module import ModuleVersion, load_module, load_platform, platform_names, published_names
 from plugin.tdx_module.classes import class_of
 from qmp_client.explain.explain import Explanation, Kvm, explain, ranges
-from qmp_client.reconcile.news import BY_KVM
 
 MODULES = [load_module(name) for name in published_names()]
 PLATFORMS = [load_platform(name) for name in platform_names()]
-KVM = Kvm(UNSUPPORTED_CPUID, BY_KVM)
+KVM = Kvm(UNSUPPORTED_CPUID, ADDED_CPUID)
 
 
 def about(name: str, module: str = "1.5.05") -> Explanation:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from plugin.cpuid.leaf import REGISTERS, ZERO, Leaf, Registers
+from plugin.kvm.policy.td import FOUR_LEVEL_WIDTH, WIDTH_LEAF, with_guest_width
 from plugin.kvm.uapi.constants import CPUID_FLAG_SIGNIFCANT_INDEX
 from plugin.kvm.uapi.cpuid import Entry
 from plugin.tdx_module import Platform
@@ -123,11 +124,11 @@ class SupportedCpuid:
         value = _apply(row, native)
         if number == 0x24:
             value = value.with_("ebx", value.ebx | min(native.ebx & _VERSION, 1)) if self._has_avx10() else ZERO
-        elif number == 0x80000008:
+        elif number == WIDTH_LEAF.number:
             physical = native.eax & 0xFF
             virtual = max(native.eax >> 8 & 0xFF, 48)
-            guest = physical if self.five_level_ept else min(physical, 48)
-            value = value.with_("eax", physical | virtual << 8 | guest << 16)
+            guest = physical if self.five_level_ept else min(physical, FOUR_LEVEL_WIDTH)
+            value = with_guest_width(value.with_("eax", physical | virtual << 8), guest)
         return value
 
     @property

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from plugin.cpuid.leaf import Leaf
+from plugin.kvm.policy.td import WIDTH_LEAF, with_guest_width
 from plugin.kvm.uapi import constants as c
 from plugin.kvm.uapi.cpuid import Entry
 from plugin.tdx_module import Td
-
-WIDTH_LEAF = Leaf(0x80000008)
-WIDTH = 0xFF << 16
-"""0x80000008 EAX[23:16], the guest physical address width: KVM's own, the module does not know it."""
 
 LAST_READABLE = 0x7F
 """The last leaf within a range that can be read: TDX_MD_UNREADABLE_LEAF_MASK is bits 30:7."""
@@ -39,7 +36,7 @@ def read_leaf(td: Td, number: int, gpaw: int) -> list[Entry]:
     value = td.read(Leaf(number))
     if value is not None:
         if number == WIDTH_LEAF.number:
-            value = value.with_("eax", value.eax & ~WIDTH | gpaw << 16)
+            value = with_guest_width(value, gpaw)
         return [Entry(number, 0, 0, value)]
     found = []
     for subleaf in range(_SUBLEAVES):

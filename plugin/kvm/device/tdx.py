@@ -16,7 +16,15 @@ from plugin.kvm.device.descriptor import Call
 from plugin.kvm.device.guest_memory import page_aligned
 from plugin.kvm.device.record import TdRecord
 from plugin.kvm.device.refusals import Unknown
-from plugin.kvm.device.td_cpuid import WIDTH, WIDTH_LEAF
+from plugin.kvm.policy.td import (
+    FIVE_LEVEL_WIDTH,
+    SUPPORTED_TD_ATTRS,
+    UNSUPPORTED_CPUID,
+    WIDTH_LEAF,
+    WIDTHS,
+    for_module,
+    guest_width,
+)
 from plugin.kvm.uapi import constants as c
 from plugin.kvm.uapi import structs as s
 from plugin.kvm.uapi.cpuid import Entry, unpack
@@ -26,15 +34,6 @@ from plugin.typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from plugin.kvm.device.vcpu import Vcpu
     from plugin.kvm.device.vm import Vm
-
-SUPPORTED_TD_ATTRS = 1 << 28
-"""KVM_SUPPORTED_TD_ATTRS: SEPT_VE_DISABLE is all that KVM lets a VMM set."""
-
-UNSUPPORTED_CPUID: dict[Leaf, Registers] = {
-    # tdx_clear_unsupported_cpuid: HLE and RTM need a host that restores IA32_TSX_CTRL, WAITPKG one that restores
-    # IA32_UMWAIT_CONTROL.
-    Leaf(0x7, 0): Registers(ebx=1 << 4 | 1 << 11, ecx=1 << 5),
-}
 
 USER_TDVMCALLINFO_1_R11 = 1 << 1
 """Optional hypercalls that KVM forwards to the VMM: SetupEventNotifyInterrupt."""
@@ -237,14 +236,14 @@ class TdxCommands:
             raise command.reject(
                 errno.EINVAL, "leaf 0x80000008 is missing; its EAX[23:16] is the guest physical address width"
             )
-        width = entry.registers.eax >> 16 & 0xFF
-        if width not in (48, 52):
+        width = guest_width(entry.registers)
+        if width not in WIDTHS:
             raise command.reject(
                 errno.EINVAL,
                 f"0x80000008 EAX[23:16], the guest physical address width, is {width}; it must be 48 or 52 "
                 f"(QEMU derives it from the host's width, which is {self._host_width()} on {self._platform.name})",
             )
-        if width == 52 and not self._five_level_ept:
+        if width == FIVE_LEVEL_WIDTH and not self._five_level_ept:
             raise command.reject(errno.EINVAL, "an address width of 52 needs 5-level EPT, which the platform lacks")
         return width
 
@@ -269,8 +268,7 @@ class TdxCommands:
                     errno.EINVAL,
                     f"leaf {leaf}: HLE, RTM and WAITPKG (EBX {hidden.ebx:#x}, ECX {hidden.ecx:#x}) are not for TDs",
                 )
-            value = entry.registers
-            config[leaf] = value.with_("eax", value.eax & ~WIDTH) if leaf.number == WIDTH_LEAF.number else value
+            config[leaf] = for_module(leaf, entry.registers)
         if len(config) != len(entries):
             strays = [str(entry.leaf) for entry in entries if (entry.function, entry.subleaf) not in slots]
             what = f"leaves {', '.join(strays)} have no slot" if strays else "entries do not match slots one to one"

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 
 from plugin.cpuid.leaf import REGISTERS, ZERO, Leaf, Registers
 from plugin.kvm.contract import Reply
-from plugin.kvm.device.td_cpuid import WIDTH, WIDTH_LEAF, read_leaf
-from plugin.kvm.device.tdx import UNSUPPORTED_CPUID, Command, TdState, TdxCommands
+from plugin.kvm.device.td_cpuid import read_leaf
+from plugin.kvm.device.tdx import Command, TdState, TdxCommands
+from plugin.kvm.policy.td import UNSUPPORTED_CPUID, WIDTH, WIDTH_LEAF
 from plugin.kvm.uapi import constants as c
 from plugin.kvm.uapi import proposal as p
 from plugin.kvm.uapi import structs as s
@@ -61,8 +62,7 @@ class ProposalTdx(TdxCommands):
                 self.offered[leaf] = shown
             if (rest := mask.without(of_kvm)) != ZERO:
                 self.unknown[leaf] = rest
-        width = self.offered.get(WIDTH_LEAF, ZERO)
-        self.offered[WIDTH_LEAF] = width.with_("eax", width.eax | WIDTH)
+        self.offered[WIDTH_LEAF] = self.offered.get(WIDTH_LEAF, ZERO) | WIDTH
         self._slots = {(leaf.number, leaf.subleaf or 0): leaf for leaf in self.offered}
         self.vm_commands |= {
             c.TDX_CAPABILITIES: self._capabilities,

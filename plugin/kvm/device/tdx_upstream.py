@@ -6,8 +6,9 @@ import errno
 
 from plugin.cpuid.leaf import ZERO, Leaf, Registers
 from plugin.kvm.contract import Reply
-from plugin.kvm.device.td_cpuid import WIDTH, WIDTH_LEAF, read_cpuid
-from plugin.kvm.device.tdx import UNSUPPORTED_CPUID, Command, TdState, TdxCommands
+from plugin.kvm.device.td_cpuid import read_cpuid
+from plugin.kvm.device.tdx import Command, TdState, TdxCommands
+from plugin.kvm.policy.td import UNSUPPORTED_CPUID, WIDTH, WIDTH_LEAF
 from plugin.kvm.uapi import constants as c
 from plugin.kvm.uapi import structs as s
 from plugin.kvm.uapi.cpuid import Entry, pack
@@ -36,7 +37,7 @@ class UpstreamTdx(TdxCommands):
     def _shown(leaf: Leaf, mask: Registers) -> Entry:
         """Return one configurable leaf as KVM reports it (td_init_cpuid_entry2)."""
         if leaf.number == WIDTH_LEAF.number:
-            mask = mask.with_("eax", mask.eax | WIDTH)
+            mask |= WIDTH
         return Entry(leaf.number, leaf.subleaf or 0, 0, mask.without(UNSUPPORTED_CPUID.get(leaf, ZERO)))
 
     def _capabilities(self, vm: Vm, command: Command) -> Reply:

@@ -14,7 +14,6 @@ FIXED_LEVEL = 0x1F
 """Every TD gets leaf 0x1f, and with it at least this maximum leaf."""
 AVX10_LEVEL = 0x24
 _EXTENDED_FEATURES = 0x80000021
-UNLIMITED_XLEVEL2 = 0xC0000000
 
 _F1_EDX = Word(Leaf(0x1), "edx")
 _KVM = Word(Leaf(0x40000001), "eax")

@@ -26,8 +26,6 @@ SWITCHES = ("host-phys-bits", "migratable", "kvm", "l3-cache", "cpuid-0xb", "che
 
 TEXTS = ("model-id",)
 
-OF_HOST_MODELS = ("migratable",)
-
 CHANGING = ("cpuid-0xb", "l3-cache", "full-cpuid-auto-level", "pmu", "legacy-multi-node", "xen-vapic")
 """Properties outside of the feature words that CPUID depends on nevertheless."""
 
