@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from qmp_client.cli.files import check_writable, write
 from qmp_client.errors import MissingError
+from qmp_client.files import check_writable, write
 from qmp_client.qemu import tdx_host
 
 EXAMPLES = """

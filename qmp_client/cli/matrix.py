@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qmp_client.cli.files import check_writable, write
 from qmp_client.cli.grid import asked, cells_of, default_jobs, firmware_of, grid_options, run_options
 from qmp_client.errors import UsageError
+from qmp_client.files import check_writable, write
 
 if TYPE_CHECKING:
     from qmp_client.matrix.run import Outcome, Plan

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from qmp_client.cli.broker_options import broker_options, the_address
-from qmp_client.cli.files import check_writable, write
 from qmp_client.errors import MissingError, QemuError, UsageError
+from qmp_client.files import check_writable, write
 
 if TYPE_CHECKING:
     from qmp_client.lab.ledger import Ledger

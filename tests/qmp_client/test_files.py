@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from qmp_client.cli import files
-from qmp_client.cli.files import check_writable, write
+from qmp_client import files
 from qmp_client.errors import UsageError
+from qmp_client.files import check_writable, write
 
 PROGRAM = [sys.executable, "-m", "qmp_client.cli.entry"]
 
