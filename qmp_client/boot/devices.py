@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from qmp_client.boot.model import Wish
+from qmp_client.boot.model import BootWish
 
 
 class Channels(NamedTuple):
@@ -40,7 +40,7 @@ def channels() -> Iterator[Channels]:
         agent.close()
 
 
-def words(wish: Wish, ends: tuple[socket.socket, socket.socket]) -> list[str]:
+def words(wish: BootWish, ends: tuple[socket.socket, socket.socket]) -> list[str]:
     """The further words. A guest that resets itself ends: a TD cannot be reset."""
     console, agent = ends
     form = "qcow2" if wish.disk.endswith(".qcow2") else "raw"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qmp_client.boot.devices import channels, words
-from qmp_client.boot.model import Booted, Wish
+from qmp_client.boot.model import Booted, BootWish
 from qmp_client.boot.run import boot
 from qmp_client.qemu.command_line import Machine, frame, is_named_model
 from qmp_client.qemu.ending import explain
 from qmp_client.qemu.process import watching
 from qmp_client.qemu.spawn import spawn
-from qmp_client.qmp.session import Refused, SessionLost, connect
+from qmp_client.qmp.session import CommandRefused, SessionLost, connect
 
 CODE_MIB = 64
 """For translated code; QEMU's default is 1 GiB of address space, which counts against a job's limit."""
@@ -19,7 +19,7 @@ END = 5.0
 """Seconds for QEMU to be gone when it has been told to quit."""
 
 
-async def emulate(machine: Machine, wish: Wish, options: Sequence[str], timeout: float) -> Booted:
+async def emulate(machine: Machine, wish: BootWish, options: Sequence[str], timeout: float) -> Booted:
     """Boot the machine's guest without TDX. Every QMP step has ``timeout`` seconds.
 
     Raises QemuError or UsageError when QEMU does not start the guest.
@@ -35,7 +35,7 @@ async def emulate(machine: Machine, wish: Wish, options: Sequence[str], timeout:
             try:
                 async with connect(child.monitor, timeout) as session:
                     booted = await boot(session, ends, wish, "emulated")
-            except (SessionLost, Refused) as error:
+            except (SessionLost, CommandRefused) as error:
                 await process.ended(END if isinstance(error, SessionLost) else 0)
                 raise explain(error, process.ending, process.complaints(), machine) from error
             await process.ended(END)

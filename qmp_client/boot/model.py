@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
+class BootWish(msgspec.Struct, frozen=True, kw_only=True):
     """A guest to start, and how to tell that it is up."""
 
     disk: str

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from qmp_client.boot.console import Console
 from qmp_client.boot.devices import Channels
 from qmp_client.boot.guest_agent import GuestAgent
-from qmp_client.boot.model import Booted, Ending, Wish
-from qmp_client.qmp.session import Refused, Session, SessionLost
+from qmp_client.boot.model import Booted, BootWish, Ending
+from qmp_client.qmp.session import CommandRefused, Session, SessionLost
 
 LAST_WORDS = 2.0
 """Seconds for what QEMU has not passed on yet when the guest has ended."""
@@ -25,10 +25,10 @@ ENDED = {
 """QEMU's ``ShutdownCause``, for people."""
 
 
-async def boot(session: Session, ends: Channels, wish: Wish, guest: Literal["td", "emulated"]) -> Booted:
+async def boot(session: Session, ends: Channels, wish: BootWish, guest: Literal["td", "emulated"]) -> Booted:
     """Let the guest run until it is up or given up, and end it.
 
-    QEMU is told to quit when this returns. Raises Refused and SessionLost when it does not even start the guest.
+    QEMU is told to quit when this returns. Raises CommandRefused and SessionLost when it does not even start the guest.
     """
     console = Console(wish.pattern, wish.console_kib << 10)
     await session.execute("cont")
@@ -77,7 +77,7 @@ async def _until_up(
     calling: asyncio.Task[str] | None,
     ended: asyncio.Task[str],
     reading: asyncio.Task[None],
-    wish: Wish,
+    wish: BootWish,
 ) -> str:
     """Wait for everything that is wanted; return what did not come, in a sentence, or an empty one."""
     wanted = asyncio.create_task(_signs(console, calling, wish))
@@ -103,7 +103,7 @@ async def _until_up(
     return f"the guest is not up: {' and '.join(missing)} {when}; {said}"
 
 
-async def _signs(console: Console, calling: asyncio.Task[str] | None, wish: Wish) -> None:
+async def _signs(console: Console, calling: asyncio.Task[str] | None, wish: BootWish) -> None:
     if wish.pattern:
         await console.found.wait()
     if calling:
@@ -111,7 +111,7 @@ async def _signs(console: Console, calling: asyncio.Task[str] | None, wish: Wish
 
 
 async def _take_down(
-    session: Session, ended: asyncio.Task[str], agent: GuestAgent | None, wish: Wish, why: str
+    session: Session, ended: asyncio.Task[str], agent: GuestAgent | None, wish: BootWish, why: str
 ) -> Ending:
     """End the guest: ask it if it is up, by its agent or the power button; say whether it obeyed."""
     if ended.done():
@@ -120,7 +120,7 @@ async def _take_down(
         return Ending.FORCED
     give_up = time.monotonic() + wish.shutdown_seconds
     while not ended.done() and (left := give_up - time.monotonic()) > 0:
-        with suppress(SessionLost, Refused, ConnectionError):
+        with suppress(SessionLost, CommandRefused, ConnectionError):
             if agent is not None:
                 await agent.shut_down()
             else:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from qmp_client.boot.devices import channels, words
 from qmp_client.boot.emulated import emulate
-from qmp_client.boot.model import Booted, Wish
+from qmp_client.boot.model import Booted, BootWish
 from qmp_client.boot.run import boot
 from qmp_client.negotiation.run import leave_it_held, negotiate
-from qmp_client.negotiation.wish import Wish as Choosing
+from qmp_client.negotiation.wish import Wish
 from qmp_client.qemu.command_line import Machine, arguments
 from qmp_client.qemu.spawn import Simulation, spawn
 from qmp_client.qmp.session import Session
@@ -18,9 +18,9 @@ from qmp_client.report.model import Report
 
 async def negotiate_and_boot(
     machine: Machine,
-    choosing: Choosing,
+    choosing: Wish,
     simulation: Simulation | None,
-    wish: Wish,
+    wish: BootWish,
     options: Sequence[str],
     timeout: float,
     *,

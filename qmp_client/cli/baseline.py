@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qmp_client.cli.grid import asked, cells_of, default_jobs, firmware_of, grid_options, run_options
+from qmp_client.cli.grid import asked, cells_of, default_jobs, grid_options, run_options
 from qmp_client.errors import MissingError, QemuError, UsageError
 from qmp_client.files import check_folder, check_writable, write
+from qmp_client.qemu.firmware import find_firmware
 
 if TYPE_CHECKING:
     from qmp_client.baseline.guest import Guest, Td
@@ -188,7 +189,7 @@ def _results(
 
     nothing = policy.parse(policy.NONE)
     wish = understand(choose, None, None)
-    plan = Plan(cells, firmware_of(firmware_file), wish, nothing, jobs or default_jobs(), timeout)
+    plan = Plan(cells, find_firmware(firmware_file), wish, nothing, jobs or default_jobs(), timeout)
     return run(plan, progress_on(sys.stderr)).results
 
 

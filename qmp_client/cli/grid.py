@@ -12,7 +12,7 @@ import click
 from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM, DIALECTS
 from qmp_client.cli.completion import MODULE, PLATFORM
 from qmp_client.errors import MissingError, UsageError
-from qmp_client.qemu import firmware, locate
+from qmp_client.qemu import locate
 
 if TYPE_CHECKING:
     from qmp_client.matrix.result import Cell
@@ -113,13 +113,6 @@ def cells_of(axes: Mapping[str, tuple[str, ...]]) -> list[Cell]:
         found += cells(grid, str(qemu), offer)
     _check_names(found)
     return list(dict.fromkeys(found))
-
-
-def firmware_of(given: Path | None) -> Path:
-    """The TDVF image; checked."""
-    path = given or firmware.default()
-    firmware.check(path)
-    return path
 
 
 def default_jobs() -> int:

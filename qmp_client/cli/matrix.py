@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qmp_client.cli.grid import asked, cells_of, default_jobs, firmware_of, grid_options, run_options
+from qmp_client.cli.grid import asked, cells_of, default_jobs, grid_options, run_options
 from qmp_client.errors import UsageError
 from qmp_client.files import check_writable, write
+from qmp_client.qemu.firmware import find_firmware
 
 if TYPE_CHECKING:
-    from qmp_client.matrix.run import Outcome, Plan
+    from qmp_client.matrix.run import MatrixResult, Plan
     from qmp_client.report.policy import Policy
 
 EXAMPLES = """
@@ -73,7 +74,7 @@ def command(
     check_writable([output, junit, markdown, html])
     plan = Plan(
         cells=cells_of(grid.axes),
-        firmware=firmware_of(firmware_file),
+        firmware=find_firmware(firmware_file),
         wish=understand(grid.choose, None, None),
         policy=judged,
         jobs=jobs or default_jobs(),
@@ -90,7 +91,7 @@ def command(
     return outcome.exit_code
 
 
-def _run(plan: Plan) -> Outcome:
+def _run(plan: Plan) -> MatrixResult:
     from qmp_client.matrix.progress import progress_on  # noqa: PLC0415
     from qmp_client.matrix.run import run  # noqa: PLC0415
 
@@ -103,7 +104,7 @@ def _run(plan: Plan) -> Outcome:
 
 
 def _write(
-    outcome: Outcome, judged: Policy, junit: Path | None, markdown: Path | None, html: Path | None
+    outcome: MatrixResult, judged: Policy, junit: Path | None, markdown: Path | None, html: Path | None
 ) -> list[UsageError]:
     """Write every report; return what is to be said of those that cannot be written."""
     documents: list[tuple[Path, Callable[[], str | bytes]]] = []

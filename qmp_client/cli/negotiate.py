@@ -126,7 +126,9 @@ def command(
         if own:
             machine, line, additions = _own_command_line(own, firmware_file, stock=stock)
         else:
-            machine = Machine(locate.find_qemu(qemu), _firmware(firmware_file), cpu, smp, memory, machine_type, stock)
+            machine = Machine(
+                locate.find_qemu(qemu), firmware.find_firmware(firmware_file), cpu, smp, memory, machine_type, stock
+            )
             line, additions = partial(arguments, machine), ()
         # Contradictions are found before anything is started; the plain case has none and need not wait.
         plain = (choose, attributes, xfam) == ("model", None, None)
@@ -175,7 +177,7 @@ def _own_command_line(
     for name, option in _given():
         if name in SAID_BY_THE_COMMAND_LINE:
             raise UsageError(f"{option} stands beside a command line of your own: say it in that one, behind --")
-    image = (firmware_file or firmware.default()) if names_firmware(words) else _firmware(firmware_file)
+    image = (firmware_file or firmware.default()) if names_firmware(words) else firmware.find_firmware(firmware_file)
     configs = {path: _text(Path(path)) for path in config_files(words)}
     line = adapt(words, locate.find_qemu(words[0]), image, patched=not stock, configs=configs)
     return line.machine, line.arguments, line.additions
@@ -253,12 +255,6 @@ def _simulation(
     if faults and (problem := unknown_name(*chosen)):
         raise UsageError(problem)
     return chosen
-
-
-def _firmware(given: Path | None) -> Path:
-    path = given or firmware.default()
-    firmware.check(path)
-    return path
 
 
 def _wish(choose: str, attributes: str | None, xfam: str | None) -> Wish:

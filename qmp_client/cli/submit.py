@@ -254,14 +254,14 @@ def _conclude(
 ) -> int:
     from qmp_client.lab.printable import printable  # noqa: PLC0415
     from qmp_client.lab.wanted import as_cell  # noqa: PLC0415
-    from qmp_client.matrix.run import Outcome  # noqa: PLC0415
+    from qmp_client.matrix.run import MatrixResult  # noqa: PLC0415
     from qmp_client.report.policy import Criteria  # noqa: PLC0415
 
     criteria = Criteria(judged)
     ended = [ledger.results[job] for job in ledger.ids if job in ledger.results]
     cells = [as_cell(ledger.jobs.get(result.job), result, criteria) for result in ended]
     measured_now = [result for result in ended if result.job in ledger.jobs]
-    outcome = Outcome(cells, seconds, len(measured_now), len({result.host for result in ended}), "host")
+    outcome = MatrixResult(cells, seconds, len(measured_now), len({result.host for result in ended}), "host")
     for rejection in ledger.rejections.values():
         click.echo(f"rejected by {rejection.host}: {rejection.job}: {printable(rejection.reason)}", err=True)
     if html:

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from plugin.qemu.builder.requirements import REQUIREMENTS, SOURCE_PACKAGE, missing
-from qmp_client.doctor.finding import Finding, State
+from qmp_client.doctor.finding import Finding, Standing
 from qmp_client.errors import TdxCpuidError
 from qmp_client.qemu import firmware, locate
 from qmp_client.qmp.session import NEEDED
@@ -52,16 +52,16 @@ def examine() -> Iterator[Finding]:
 def processor(machine: str) -> Finding:
     """The simulation answers x86-64 system calls and instructions."""
     if machine == "x86_64":
-        return Finding("x86-64", SIMULATED, State.OK, machine)
-    return Finding("x86-64", SIMULATED, State.MISSING, machine, "run it on an x86-64 Linux")
+        return Finding("x86-64", SIMULATED, Standing.OK, machine)
+    return Finding("x86-64", SIMULATED, Standing.MISSING, machine, "run it on an x86-64 Linux")
 
 
 def python(running: Sequence[int]) -> Finding:
     """The interpreter that runs this."""
     found = ".".join(str(part) for part in running)
     if tuple(running) >= PYTHON:
-        return Finding("Python", SIMULATED, State.OK, f"{found} ({sys.executable})")
-    return Finding("Python", SIMULATED, State.MISSING, found, "sudo apt-get install python3 python3-venv")
+        return Finding("Python", SIMULATED, Standing.OK, f"{found} ({sys.executable})")
+    return Finding("Python", SIMULATED, Standing.MISSING, found, "sudo apt-get install python3 python3-venv")
 
 
 def packages(distribution: str) -> Finding:
@@ -75,8 +75,8 @@ def packages(distribution: str) -> Finding:
     needed = ["negotiate", "matrix", "contract", "explain"]
     if lacking:
         mend = f"{sys.executable} -m pip install {' '.join(lacking)}"
-        return Finding("Python packages", needed, State.MISSING, f"without {', '.join(lacking)}", mend)
-    return Finding("Python packages", needed, State.OK, ", ".join(names) or "none declared")
+        return Finding("Python packages", needed, Standing.MISSING, f"without {', '.join(lacking)}", mend)
+    return Finding("Python packages", needed, Standing.OK, ", ".join(names) or "none declared")
 
 
 def _project(requirement: str) -> str:
@@ -117,18 +117,18 @@ def simulation(outcome: tuple[int, str, dict[str, object]]) -> Iterator[Finding]
     what = "seccomp user notification"
     if status:
         mend = "Linux 5.14 or newer; in a container: docker run --security-opt seccomp=unconfined"
-        yield Finding(what, SIMULATED, State.MISSING, said or f"the trial ended with {status}", mend)
+        yield Finding(what, SIMULATED, Standing.MISSING, said or f"the trial ended with {status}", mend)
         return
-    yield Finding(what, SIMULATED, State.OK, f"a program saw the simulated /dev/kvm (Linux {platform.release()})")
+    yield Finding(what, SIMULATED, Standing.OK, f"a program saw the simulated /dev/kvm (Linux {platform.release()})")
     cpuid = record.get("cpuid")
     interception = cpuid if isinstance(cpuid, dict) else {}
     if interception.get("active"):
-        yield Finding("ptrace", SIMULATED, State.OK, "CPUID instructions of QEMU can be answered")
+        yield Finding("ptrace", SIMULATED, Standing.OK, "CPUID instructions of QEMU can be answered")
         return
     yield Finding(
         "ptrace",
         SIMULATED,
-        State.LIMITED,
+        Standing.LIMITED,
         f"{interception.get('why_not') or 'not available'}: -cpu host shows this machine's family, model and caches",
         "docker run --cap-add SYS_PTRACE, or sudo sysctl kernel.yama.ptrace_scope=1",
     )
@@ -139,15 +139,15 @@ def qemu(named: str | None = None) -> Finding:
     try:
         path = locate.find_qemu(named)
     except TdxCpuidError as error:
-        return Finding("QEMU", SIMULATED, State.MISSING, f"{error}", _without(locate.VARIABLE) + BUILD)
+        return Finding("QEMU", SIMULATED, Standing.MISSING, f"{error}", _without(locate.VARIABLE) + BUILD)
     said = _version_of(path)
     if said is None:
-        return Finding("QEMU", SIMULATED, State.MISSING, f"{path} is no QEMU", _without(locate.VARIABLE) + BUILD)
+        return Finding("QEMU", SIMULATED, Standing.MISSING, f"{path} is no QEMU", _without(locate.VARIABLE) + BUILD)
     found = f"{path} ({said})"
     if is_patched(path):
-        return Finding("QEMU", SIMULATED, State.OK, f"{found}, patched")
+        return Finding("QEMU", SIMULATED, Standing.OK, f"{found}, patched")
     return Finding(
-        "QEMU", SIMULATED, State.LIMITED, f"{found}, stock: only --choose model, and less can be seen",
+        "QEMU", SIMULATED, Standing.LIMITED, f"{found}, stock: only --choose model, and less can be seen",
         _without(locate.VARIABLE) + BUILD,
     )  # fmt: skip
 
@@ -187,11 +187,11 @@ def tdvf() -> Finding:
         return Finding(
             "TDVF firmware",
             SIMULATED,
-            State.MISSING,
+            Standing.MISSING,
             f"{error}",
             _without("TDX_CPUID_FIRMWARE") + "scripts/get-firmware",
         )
-    return Finding("TDVF firmware", SIMULATED, State.OK, f"{path}")
+    return Finding("TDVF firmware", SIMULATED, Standing.OK, f"{path}")
 
 
 def hardware(device: Path, parameter: Path) -> Finding:
@@ -199,17 +199,17 @@ def hardware(device: Path, parameter: Path) -> Finding:
     needed = ["negotiate --hardware", "capture"]
     more = "tdx-cpuid capture says step by step what TDX needs; without it, everything is simulated"
     if not device.exists():
-        return Finding("TDX on this host", needed, State.MISSING, f"no {device}", more)
+        return Finding("TDX on this host", needed, Standing.MISSING, f"no {device}", more)
     if not os.access(device, os.R_OK | os.W_OK):
         mend = "sudo usermod -aG kvm $USER, then log in again"
-        return Finding("TDX on this host", needed, State.MISSING, f"{device} may not be opened", mend)
+        return Finding("TDX on this host", needed, Standing.MISSING, f"{device} may not be opened", mend)
     try:
         enabled = parameter.read_text().strip()
     except OSError:
         enabled = ""
     if enabled == "Y":
-        return Finding("TDX on this host", needed, State.OK, "KVM has TDX enabled")
-    return Finding("TDX on this host", needed, State.MISSING, "KVM has no TDX", more)
+        return Finding("TDX on this host", needed, Standing.OK, "KVM has TDX enabled")
+    return Finding("TDX on this host", needed, Standing.MISSING, "KVM has no TDX", more)
 
 
 def build_tools() -> Finding:
@@ -217,10 +217,10 @@ def build_tools() -> Finding:
     needed = ["scripts/build-qemu"]
     lacking = missing(REQUIREMENTS + SOURCE_PACKAGE)
     if not lacking:
-        return Finding("compilers", needed, State.OK, "everything that QEMU's build needs")
+        return Finding("compilers", needed, Standing.OK, "everything that QEMU's build needs")
     install = " ".join(dict.fromkeys(one.package for one in lacking))
     names = ", ".join(one.name for one in lacking)
-    return Finding("compilers", needed, State.MISSING, f"without {names}", f"sudo apt-get install {install}")
+    return Finding("compilers", needed, Standing.MISSING, f"without {names}", f"sudo apt-get install {install}")
 
 
 def program(what: str, names: Sequence[str], needed: list[str], package: str) -> Finding:
@@ -228,5 +228,5 @@ def program(what: str, names: Sequence[str], needed: list[str], package: str) ->
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
     for name in names:
         if found := shutil.which(name, path=path):
-            return Finding(what, needed, State.OK, found)
-    return Finding(what, needed, State.MISSING, f"no {' or '.join(names)}", f"sudo apt-get install {package}")
+            return Finding(what, needed, Standing.OK, found)
+    return Finding(what, needed, Standing.MISSING, f"no {' or '.join(names)}", f"sudo apt-get install {package}")

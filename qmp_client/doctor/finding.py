@@ -13,7 +13,7 @@ MAIN_JOB = "negotiate"
 """The command without which the tool is of no use on a machine; it runs on a simulated KVM."""
 
 
-class State(StrEnum):
+class Standing(StrEnum):
     """How one thing stands."""
 
     OK = "ok"
@@ -28,7 +28,7 @@ class Finding(msgspec.Struct, rename="kebab"):
     what: str
     needed_for: list[str]
     """The commands and scripts that need it."""
-    state: State
+    state: Standing
     found: str
     """What is there, or in which way it is missing."""
     mend: str = ""
@@ -47,5 +47,5 @@ class Diagnosis(msgspec.Struct, rename="kebab"):
 def diagnose(findings: Iterable[Finding]) -> Diagnosis:
     """Draw the conclusion: the main job can be done when nothing that it needs is missing. Pure."""
     listed = list(findings)
-    lacking = [finding for finding in listed if finding.state is State.MISSING and MAIN_JOB in finding.needed_for]
+    lacking = [finding for finding in listed if finding.state is Standing.MISSING and MAIN_JOB in finding.needed_for]
     return Diagnosis(listed, not lacking)

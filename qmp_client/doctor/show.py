@@ -8,10 +8,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from qmp_client.doctor.finding import Diagnosis, State
+from qmp_client.doctor.finding import Diagnosis, Standing
 from qmp_client.report.console import console_for
 
-STYLES = {State.OK: "green", State.LIMITED: "yellow", State.MISSING: "red"}
+STYLES = {Standing.OK: "green", Standing.LIMITED: "yellow", Standing.MISSING: "red"}
 
 
 def show(diagnosis: Diagnosis, out: TextIO) -> None:
@@ -25,7 +25,7 @@ def show(diagnosis: Diagnosis, out: TextIO) -> None:
         table.add_row(state, finding.what, ", ".join(finding.needed_for), finding.found)
     console.print(table)
     for finding in diagnosis.findings:
-        if finding.state is not State.OK and finding.mend:
+        if finding.state is not Standing.OK and finding.mend:
             console.print(f"{finding.what}: {finding.mend}")
     if diagnosis.able:
         console.print("negotiate works on this machine", style="bold green")

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import msgspec
 
-from qmp_client.boot.model import Wish
+from qmp_client.boot.model import BootWish
 from qmp_client.lab.admission import admit
 from qmp_client.lab.letters import Agent
 from qmp_client.lab.observer import Observer
@@ -140,12 +140,12 @@ class Runner:
         result = agent.ended(job.id, Outcome.FAILED if answer.error else Outcome.MEASURED, seconds, answer.error)
         return msgspec.structs.replace(result, report=answer.report, versions=answer.versions, boot=answer.boot)
 
-    def _guest(self, job: Job) -> Wish | None:
+    def _guest(self, job: Job) -> BootWish | None:
         """The guest that an admitted job boots, with its names resolved."""
         limits = self._agent.config.boot
         if job.boot is None or limits is None:
             return None
-        return Wish(
+        return BootWish(
             disk=limits.disks[job.boot.disk],
             pattern=job.boot.pattern,
             guest_agent=job.boot.guest_agent,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from qmp_client.boot.model import Booted, Wish
+from qmp_client.boot.model import Booted, BootWish
 from qmp_client.boot.td import negotiate_and_boot
 from qmp_client.errors import TdxCpuidError
 from qmp_client.lab.parts import versions
@@ -43,7 +43,7 @@ class Order(msgspec.Struct):
     """Seconds for each step."""
     parent: int
     """The agent's process id: without it, nobody waits for an answer."""
-    boot: Wish | None = None
+    boot: BootWish | None = None
 
 
 class Answer(msgspec.Struct):

@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     """Where results are kept, and taken from."""
 
 
-class Outcome(NamedTuple):
+class MatrixResult(NamedTuple):
     """What became of a plan."""
 
     results: list[Result]
@@ -61,7 +61,7 @@ class Outcome(NamedTuple):
         return 1 if any(result.exit_code for result in self.results) else 0
 
 
-def run(plan: Plan, progress: Progress) -> Outcome:
+def run(plan: Plan, progress: Progress) -> MatrixResult:
     """Run what is not known yet.
 
     Results are in ``plan.output`` as soon as they are there, so after an interrupt the same plan goes on.
@@ -92,7 +92,7 @@ def run(plan: Plan, progress: Progress) -> Outcome:
                 if kept is not None:
                     kept.add(result)
             progress.step(result)
-    return Outcome([found[n] for n in range(len(plan.cells))], time.monotonic() - started, len(todo), jobs)
+    return MatrixResult([found[n] for n in range(len(plan.cells))], time.monotonic() - started, len(todo), jobs)
 
 
 def _ran(work: Work, todo: list[int], jobs: int) -> Generator[Result | None, None, None]:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from qmp_client.matrix.digest import Digest, Row, counts, digest
 from qmp_client.matrix.fold import say
-from qmp_client.matrix.run import Outcome
+from qmp_client.matrix.run import MatrixResult
 from qmp_client.reconcile.verdict import DEVIATIONS, Verdict
 from qmp_client.report.console import console_for, entry, fits, many
 from qmp_client.report.policy import Policy
@@ -24,7 +24,7 @@ MOST_FREQUENT = 12
 """How many deviations the list of the most frequent ones has."""
 
 
-def show(outcome: Outcome, policy: Policy, out: TextIO) -> None:
+def show(outcome: MatrixResult, policy: Policy, out: TextIO) -> None:
     """Print the summary: cells by outcome, the most frequent deviations, what failed, and the count."""
     console = console_for(out)
     found = digest(outcome.results, policy)
@@ -60,7 +60,7 @@ def show(outcome: Outcome, policy: Policy, out: TextIO) -> None:
     console.print(conclusion(outcome, found), style="bold red" if outcome.exit_code else "bold green")
 
 
-def conclusion(outcome: Outcome, found: Digest) -> str:
+def conclusion(outcome: MatrixResult, found: Digest) -> str:
     """The last line."""
     known = len(outcome.results) - outcome.ran
     speed = ""
@@ -72,12 +72,12 @@ def conclusion(outcome: Outcome, found: Digest) -> str:
     )
 
 
-def markdown(outcome: Outcome, policy: Policy) -> str:
+def markdown(outcome: MatrixResult, policy: Policy) -> str:
     """The same as Markdown, with every deviation that fails the policy."""
     return "\n".join(_markdown(outcome, policy)) + "\n"
 
 
-def _markdown(outcome: Outcome, policy: Policy) -> Iterator[str]:
+def _markdown(outcome: MatrixResult, policy: Policy) -> Iterator[str]:
     found = digest(outcome.results, policy)
     kinds = _kinds(found)
     yield "# tdx-cpuid matrix"

@@ -18,7 +18,7 @@ from qmp_client.qmp.session import Session
 from qmp_client.qmp.wire import ConfigCpuid, RequestedCpuid, to_cpuid, to_entries
 
 
-class State(StrEnum):
+class Stage(StrEnum):
     """How far a negotiation has come."""
 
     HELD = "held"
@@ -42,42 +42,42 @@ class Vcpu(NamedTuple):
 class Conversation:
     """Drives one held QEMU through the negotiation."""
 
-    def __init__(self, session: Session, state: State = State.HELD) -> None:
+    def __init__(self, session: Session, stage: Stage = Stage.HELD) -> None:
         self._session = session
-        self.state = state
+        self.stage = stage
 
     async def config(self) -> ConfigCpuid:
-        """Call 1: what may be configured. Possible in every state."""
+        """Call 1: what may be configured. Possible at every stage."""
         return await self._session.config()
 
     async def requested(self) -> RequestedCpuid:
         """What ``-cpu`` is going to build for vCPU 0. Raises WrongOrder once the vCPUs exist."""
-        self._require(State.HELD, State.CONFIGURED)
+        self._require(Stage.HELD, Stage.CONFIGURED)
         return await self._session.requested()
 
     async def feed(self, choice: Choice) -> None:
-        """Call 2: lay the choice ready. Raises Refused, naming the bit, when KVM does not let it be configured."""
-        self._require(State.HELD, State.CONFIGURED)
+        """Call 2: lay the choice ready. Raises CommandRefused, naming the bit, when KVM does not let it be set."""
+        self._require(Stage.HELD, Stage.CONFIGURED)
         await self._session.choose(to_entries(choice.cpuid), choice.attributes, choice.xfam)
-        self.state = State.CONFIGURED
+        self.stage = Stage.CONFIGURED
 
     async def leave_preconfig(self) -> None:
         """Let QEMU create the TD and its vCPUs. It ends the process when KVM refuses: SessionLost."""
-        self._require(State.CONFIGURED)
+        self._require(Stage.CONFIGURED)
         await self._session.execute("x-exit-preconfig")
-        self.state = State.RUNNING
+        self.stage = Stage.RUNNING
 
     async def read_back(self) -> list[Vcpu]:
         """Call 3, for every vCPU: what it was meant to have, and what it has."""
-        self._require(State.RUNNING, State.READ_BACK)
+        self._require(Stage.RUNNING, Stage.READ_BACK)
         vcpus = []
         for index in await self._session.cpu_indexes():
             requested = await self._session.requested(index)
             actual = await self._session.actual(index)
             vcpus.append(Vcpu(index, requested, to_cpuid(actual.cpuid)))
-        self.state = State.READ_BACK
+        self.stage = Stage.READ_BACK
         return vcpus
 
-    def _require(self, *states: State) -> None:
-        if self.state not in states:
-            raise WrongOrder(f"the negotiation is {self.state}; this step needs it to be {' or '.join(states)}")
+    def _require(self, *stages: Stage) -> None:
+        if self.stage not in stages:
+            raise WrongOrder(f"the negotiation is {self.stage}; this step needs it to be {' or '.join(stages)}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from qmp_client.errors import TdxCpuidError, UsageError
 from qmp_client.negotiation.choose import POLICIES, Choice
-from qmp_client.negotiation.conversation import Conversation, State, Vcpu
+from qmp_client.negotiation.conversation import Conversation, Stage, Vcpu
 from qmp_client.negotiation.outcome import decide, load_tables, report_on
 from qmp_client.negotiation.wish import Wish
 from qmp_client.qemu.command_line import Machine, is_named_model
@@ -20,7 +20,7 @@ from qmp_client.qemu.ending import QUOTED_LINES, explain, unknown_name
 from qmp_client.qemu.process import Process, watching
 from qmp_client.qemu.record import Record, caveats, overcome, read, refusal
 from qmp_client.qemu.spawn import Child, Simulation
-from qmp_client.qmp.session import Refused, Session, SessionLost, connect
+from qmp_client.qmp.session import CommandRefused, Session, SessionLost, connect
 from qmp_client.qmp.wire import to_cpuid
 from qmp_client.reconcile.judges import referee
 from qmp_client.report import model
@@ -73,7 +73,7 @@ async def negotiate(
                 version = session.qemu_version
                 await with_the_td(session)
                 await _quit(session)
-        except (SessionLost, Refused) as error:
+        except (SessionLost, CommandRefused) as error:
             raise await _with_ending(error, process, machine) from error
         load_tables()  # while it ends
         await process.ended(timeout)
@@ -149,7 +149,7 @@ async def attach(path: str, cpu: str, timeout: float) -> Report:
     """Reconcile a TD that already runs under a patched QEMU: the read-only steps over its QMP socket."""
     async with connect(path, timeout) as session:
         await session.require_patches()
-        conversation = Conversation(session, State.RUNNING)
+        conversation = Conversation(session, Stage.RUNNING)
         config = await conversation.config()
         vcpus = await conversation.read_back()
         version = session.qemu_version
@@ -177,7 +177,7 @@ def _add_what_kvm_did(report: Report, record: Record) -> None:
 async def _feed(conversation: Conversation, choice: Choice) -> None:
     try:
         await conversation.feed(choice)
-    except Refused as error:
+    except CommandRefused as error:
         raise UsageError(f"the choice cannot be made: {error.said}") from error
 
 

@@ -20,6 +20,13 @@ ENTRY = struct.Struct("<H16s")
 DESCRIPTOR = struct.Struct("<4sIII")  # signature, length, version, number of sections
 
 
+def find_firmware(given: Path | None) -> Path:
+    """The image to start from: the given one, else the ``default``. Raises what ``check`` raises."""
+    path = given or default()
+    check(path)
+    return path
+
+
 def check(path: Path) -> None:
     """Raise UsageError when the file is no image that a TD can start from, MissingError when there is none."""
     try:

@@ -30,7 +30,7 @@ NEEDED = frozenset(
 )
 
 
-class Refused(QemuError):
+class CommandRefused(QemuError):
     """QEMU answered a command with an error; ``str()`` is QEMU's own sentence behind the command's name."""
 
     def __init__(self, command: str, said: str) -> None:
@@ -73,13 +73,13 @@ class Session:
     async def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
         """Run one command.
 
-        Raises Refused when QEMU answers with an error, SessionLost when it does not answer in time or at all.
+        Raises CommandRefused when QEMU answers with an error, SessionLost when it does not answer in time or at all.
         """
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._client.execute(command, arguments)
         except ExecuteError as error:
-            raise Refused(command, str(error)) from error
+            raise CommandRefused(command, str(error)) from error
         except TimeoutError as error:
             raise SessionLost(
                 f"QEMU did not answer {command} within {self._timeout:g} s",

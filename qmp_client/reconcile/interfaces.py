@@ -41,7 +41,7 @@ LOSSES = (Effect.HIDDEN, Effect.BY_HYPERCALL, Effect.UNREADABLE)
 GAINS = (Effect.OFFERED, Effect.READABLE, Effect.AGREED)
 
 
-class Outcome(NamedTuple):
+class Side(NamedTuple):
     """What one negotiation showed."""
 
     configurable: Cpuid
@@ -99,11 +99,11 @@ class Change(msgspec.Struct, frozen=True):
         }[self.effect]
 
 
-def differences(upstream: Outcome, proposal: Outcome) -> list[Change]:
+def differences(upstream: Side, proposal: Side) -> list[Change]:
     """Compare field by field, in the order of the leaves."""
     model = {**upstream.actual, **proposal.actual}
-    one, two = (_aligned(outcome, model) for outcome in (upstream, proposal))
-    leaves = {leaf for outcome in (one, two) for table in outcome for leaf in table}
+    one, two = (_aligned(side, model) for side in (upstream, proposal))
+    leaves = {leaf for side in (one, two) for table in side for leaf in table}
     return [
         change
         for leaf in sorted(leaves, key=lambda leaf: leaf.order)
@@ -120,11 +120,11 @@ def count(changes: Iterable[Change]) -> dict[str, int]:
     return counts
 
 
-def _aligned(outcome: Outcome, model: Cpuid) -> Outcome:
-    return Outcome(*(spelled_like(table, model) for table in outcome))
+def _aligned(side: Side, model: Cpuid) -> Side:
+    return Side(*(spelled_like(table, model) for table in side))
 
 
-def _changes(leaf: Leaf, field: Field, one: Outcome, two: Outcome) -> Iterator[Change]:
+def _changes(leaf: Leaf, field: Field, one: Side, two: Side) -> Iterator[Change]:
     effect = _effect(leaf, field, one, two)
     if effect is None:
         return
@@ -142,9 +142,9 @@ def _changes(leaf: Leaf, field: Field, one: Outcome, two: Outcome) -> Iterator[C
     )
 
 
-def _effect(leaf: Leaf, field: Field, one: Outcome, two: Outcome) -> Effect | None:
+def _effect(leaf: Leaf, field: Field, one: Side, two: Side) -> Effect | None:
     """The one effect that says most about a field, None where there is none."""
-    could, can = (field.extract(outcome.configurable.get(leaf, ZERO)) for outcome in (one, two))
+    could, can = (field.extract(side.configurable.get(leaf, ZERO)) for side in (one, two))
     if could & ~can:
         return Effect.HIDDEN
     if can & ~could:
@@ -164,12 +164,12 @@ def _effect(leaf: Leaf, field: Field, one: Outcome, two: Outcome) -> Effect | No
     return Effect.AGREED if believed not in (None, before) and believes == after else None
 
 
-def _view(leaf: Leaf, field: Field, outcome: Outcome) -> View:
-    could = field.extract(outcome.configurable.get(leaf, ZERO))
+def _view(leaf: Leaf, field: Field, side: Side) -> View:
+    could = field.extract(side.configurable.get(leaf, ZERO))
     return View(
-        chosen=_value(outcome.chosen, leaf, field) if could else None,
-        got=_value(outcome.actual, leaf, field),
-        kvm=_value(outcome.kvm_copy, leaf, field),
+        chosen=_value(side.chosen, leaf, field) if could else None,
+        got=_value(side.actual, leaf, field),
+        kvm=_value(side.kvm_copy, leaf, field),
     )
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from plugin.tdx_module import attribute_names, xfam_names
 from qmp_client.replay.read import Call, Talk
-from qmp_client.replay.td import Refused, Story
+from qmp_client.replay.td import NoTd, Story
 from qmp_client.report.console import console_for, entry, fits, many
 from qmp_client.report.policy import Policy
 from qmp_client.report.table import show_lines, summary
@@ -21,7 +21,7 @@ WIDEST = 60
 """Columns for what a call said; --format json has it whole."""
 
 
-def show(talk: Talk, told: Sequence[Story | Refused], policy: Policy, out: TextIO, *, calls: bool) -> None:
+def show(talk: Talk, told: Sequence[Story | NoTd], policy: Policy, out: TextIO, *, calls: bool) -> None:
     """Print the calls, one row each (the same again is counted), and the verdicts of each TD."""
     console = console_for(out)
     head = talk.head
@@ -46,7 +46,7 @@ def show(talk: Talk, told: Sequence[Story | Refused], policy: Policy, out: TextI
     if talk.cut:
         console.print("the last line is not whole: the simulation was killed while it wrote", style="yellow")
     for story in told:
-        if isinstance(story, Refused):
+        if isinstance(story, NoTd):
             console.print(f"{story.vm}: no TD: {story.why}", style="bold red")
             continue
         state = "finalised" if story.finalised else "not finalised"

@@ -30,26 +30,26 @@ class Story(msgspec.Struct, rename="kebab"):
     notes: list[str]
 
 
-class Refused(msgspec.Struct):
+class NoTd(msgspec.Struct):
     """A TD that KVM_TDX_INIT_VM never made."""
 
     vm: str
     why: str
 
 
-def stories(talk: Talk, host: TdxHost | None) -> list[Story | Refused]:
+def stories(talk: Talk, host: TdxHost | None) -> list[Story | NoTd]:
     """Tell of every TD of the conversation; ``host`` has the tables that explain it, None if they are not known."""
     vms = [c.new for c in talk.calls if c.call == "KVM_CREATE_VM" and c.new and c.said.get("argument") == TDX_VM]
     return [_story(vm, talk, host) for vm in vms]
 
 
-def _story(vm: str, talk: Talk, host: TdxHost | None) -> Story | Refused:
+def _story(vm: str, talk: Talk, host: TdxHost | None) -> Story | NoTd:
     vcpus = [call.new for call in talk.calls if call.on == vm and call.call == "KVM_CREATE_VCPU" and call.new]
     of_vm = [call for call in talk.calls if call.on == vm]
     init = next((call for call in of_vm if call.command == "KVM_TDX_INIT_VM" and not call.errno), None)
     if init is None:
         refusals = [f"{call.errno}: {call.why}" for call in of_vm if call.command == "KVM_TDX_INIT_VM"]
-        return Refused(vm, refusals[-1] if refusals else "KVM_TDX_INIT_VM was never called")
+        return NoTd(vm, refusals[-1] if refusals else "KVM_TDX_INIT_VM was never called")
     configurable: Cpuid = {}
     for call in of_vm:
         if call.command in OFFERS and not call.errno:

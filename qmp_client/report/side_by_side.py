@@ -14,7 +14,7 @@ from plugin.cpuid import Leaf
 from plugin.cpuid.values import bits, say
 from qmp_client.qemu.locate import BINARY
 from qmp_client.qmp.wire import to_cpuid
-from qmp_client.reconcile.interfaces import GAINS, LOSSES, Change, Effect, Outcome, View, count, differences
+from qmp_client.reconcile.interfaces import GAINS, LOSSES, Change, Effect, Side, View, count, differences
 from qmp_client.report.console import entry, fits
 from qmp_client.report.model import Report
 from qmp_client.report.table import summary
@@ -44,13 +44,13 @@ class SideBySide(msgspec.Struct, rename="kebab"):
 
 def side_by_side(upstream: Report, proposal: Report) -> SideBySide:
     """Compare two reports of the same request. Pure."""
-    changes = differences(_outcome(upstream), _outcome(proposal))
+    changes = differences(_side(upstream), _side(proposal))
     return SideBySide(upstream, proposal, changes, count(changes))
 
 
-def _outcome(report: Report) -> Outcome:
+def _side(report: Report) -> Side:
     tables = report.configurable, report.choice.cpuid, report.actual, report.kvm_copy
-    return Outcome(*(to_cpuid(entries) for entries in tables))
+    return Side(*(to_cpuid(entries) for entries in tables))
 
 
 def to_json(result: SideBySide) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qmp_client.boot.emulated import emulate, emulated_model
-from qmp_client.boot.model import Booted, Ending, Wish
+from qmp_client.boot.model import Booted, BootWish, Ending
 from qmp_client.errors import QemuError
 from qmp_client.qemu.command_line import Machine
 from qmp_client.qemu.locate import find_qemu
@@ -20,7 +20,7 @@ SECONDS = 60.0
 async def boot(firmware: Path, disk: Path, *options: str, **wish: object) -> Booted:
     machine = Machine(find_qemu(None), firmware, memory="256M")
     fields = {"pattern": GREETING, "seconds": SECONDS} | wish
-    return await emulate(machine, Wish(disk=str(disk), **fields), options, 30)  # type: ignore[arg-type]
+    return await emulate(machine, BootWish(disk=str(disk), **fields), options, 30)  # type: ignore[arg-type]
 
 
 async def test_a_guest_that_comes_up_and_goes_down(open_firmware: Path, tmp_path: Path) -> None:

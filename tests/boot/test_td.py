@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qmp_client.boot.model import Ending, Wish
+from qmp_client.boot.model import BootWish, Ending
 from qmp_client.boot.td import negotiate_and_boot
 from qmp_client.errors import QemuError
 from qmp_client.negotiation.wish import understand
@@ -23,7 +23,9 @@ CHOOSING = understand("model", None, None)
 
 
 async def test_the_td_is_read_and_then_runs(open_firmware: Path, tmp_path: Path) -> None:
-    wish = Wish(disk=str(write(tmp_path, Kind.POLITE)), pattern=GREETING, guest_agent=True, seconds=0.5, memory_mib=256)
+    wish = BootWish(
+        disk=str(write(tmp_path, Kind.POLITE)), pattern=GREETING, guest_agent=True, seconds=0.5, memory_mib=256
+    )
     machine = Machine(find_qemu(None), open_firmware, smp="2")
     report, booted = await negotiate_and_boot(machine, CHOOSING, SIMULATION, wish, (), 30, in_the_td=True)
     assert (report.vcpus, report.environment.module) == (2, "1.5.05")
@@ -32,7 +34,7 @@ async def test_the_td_is_read_and_then_runs(open_firmware: Path, tmp_path: Path)
 
 
 async def test_a_simulated_host_emulates(open_firmware: Path, tmp_path: Path) -> None:
-    wish = Wish(disk=str(write(tmp_path, Kind.POLITE)), pattern=GREETING, seconds=60, memory_mib=256)
+    wish = BootWish(disk=str(write(tmp_path, Kind.POLITE)), pattern=GREETING, seconds=60, memory_mib=256)
     report, booted = await negotiate_and_boot(
         Machine(find_qemu(None), open_firmware, cpu="SapphireRapids"),
         CHOOSING,
@@ -47,7 +49,7 @@ async def test_a_simulated_host_emulates(open_firmware: Path, tmp_path: Path) ->
 
 
 async def test_a_td_that_cannot_be_built_boots_nothing(open_firmware: Path, tmp_path: Path) -> None:
-    wish = Wish(disk=str(tmp_path / "none.img"), pattern=GREETING)
+    wish = BootWish(disk=str(tmp_path / "none.img"), pattern=GREETING)
     machine = Machine(find_qemu(None), open_firmware)
     with pytest.raises(QemuError, match=r"none\.img"):
         await negotiate_and_boot(machine, CHOOSING, SIMULATION, wish, (), 30, in_the_td=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qmp_client.doctor import checks
-from qmp_client.doctor.finding import Finding, State, diagnose
+from qmp_client.doctor.finding import Finding, Standing, diagnose
 
 DOCTOR = [sys.executable, "-m", "qmp_client.cli.entry", "doctor"]
 SIM = [sys.executable, "-m", "qmp_client.cli.entry", "sim", "--"]
@@ -94,10 +94,10 @@ def test_the_table_names_what_mends(tmp_path: Path) -> None:
 
 
 def test_what_only_other_commands_need_does_not_matter_for_the_main_job() -> None:
-    broker = Finding("MQTT broker", ["agent"], State.MISSING, "no mosquitto", "...")
+    broker = Finding("MQTT broker", ["agent"], Standing.MISSING, "no mosquitto", "...")
     assert diagnose([broker]).able
-    assert not diagnose([broker, Finding("QEMU", ["negotiate"], State.MISSING, "none")]).able
-    assert diagnose([Finding("ptrace", ["negotiate"], State.LIMITED, "...")]).able
+    assert not diagnose([broker, Finding("QEMU", ["negotiate"], Standing.MISSING, "none")]).able
+    assert diagnose([Finding("ptrace", ["negotiate"], Standing.LIMITED, "...")]).able
 
 
 @pytest.mark.parametrize(
@@ -115,10 +115,10 @@ def test_tdx_of_the_host(tmp_path: Path, parameter: str | None, state: str, said
 
 
 def test_another_architecture_and_an_old_python() -> None:
-    assert checks.processor("aarch64").state is State.MISSING
-    assert checks.python((3, 10, 12)).state is State.MISSING
+    assert checks.processor("aarch64").state is Standing.MISSING
+    assert checks.python((3, 10, 12)).state is Standing.MISSING
 
 
 def test_a_package_that_is_not_installed_counts_as_one_to_install() -> None:
     assert checks.packages("no-such-project").found == "none declared"
-    assert checks.packages("tdx-cpuid").state is State.OK
+    assert checks.packages("tdx-cpuid").state is Standing.OK

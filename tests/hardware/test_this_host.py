@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from qmp_client.boot.model import Ending, Wish
+from qmp_client.boot.model import BootWish, Ending
 from qmp_client.boot.td import negotiate_and_boot
 from qmp_client.negotiation.wish import understand
 from qmp_client.qemu import tdx_host
@@ -47,7 +47,7 @@ def test_what_is_captured_here_gives_the_same_td_in_the_simulation(qemu: Path, f
 
 
 async def test_a_guest_boots_in_the_td(qemu: Path, open_firmware: Path, tmp_path: Path) -> None:
-    wish = Wish(disk=str(write(tmp_path, Kind.POLITE)), pattern=GREETING, seconds=120, memory_mib=512)
+    wish = BootWish(disk=str(write(tmp_path, Kind.POLITE)), pattern=GREETING, seconds=120, memory_mib=512)
     machine = Machine(qemu, open_firmware)
     choosing = understand("model", None, None)
     found, booted = await negotiate_and_boot(machine, choosing, None, wish, (), 30, in_the_td=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qmp_client.matrix import junit, show
 from qmp_client.matrix.digest import digest
 from qmp_client.matrix.result import Result
-from qmp_client.matrix.run import Outcome
+from qmp_client.matrix.run import MatrixResult
 from qmp_client.reconcile.verdict import Verdict
 from qmp_client.report import policy
 from tests.matrix.results import bad, cell, good, line
@@ -27,8 +27,8 @@ MIXED = [
 ]
 
 
-def outcome(results: list[Result]) -> Outcome:
-    return Outcome(results, 2.0, len(results), 2)
+def outcome(results: list[Result]) -> MatrixResult:
+    return MatrixResult(results, 2.0, len(results), 2)
 
 
 def test_same_outcomes_are_one_row() -> None:

@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 from plugin.cpuid import ZERO, Leaf, Registers
 from plugin.cpuid.fields import fields_of
 from qmp_client.qemu.record import Record, overcome, refusal
-from qmp_client.reconcile.interfaces import Change, Effect, Outcome, count, differences
+from qmp_client.reconcile.interfaces import Change, Effect, Side, count, differences
 from qmp_client.report.model import Environment
 from qmp_client.report.policy import moved
 
 HT = 1 << 28
 SMEP = 1 << 7
-NOTHING = Outcome({}, {}, {}, {})
+NOTHING = Side({}, {}, {}, {})
 words = st.integers(0, 0xFFFFFFFF)
 tables = st.dictionaries(
     st.sampled_from([Leaf(1), Leaf(7, 0), Leaf(0xD, 1), Leaf(0x21, 0), Leaf(0x40000001), Leaf(0x80000008)]),
     st.builds(Registers, words, words, words, words),
 )
-outcomes = st.builds(Outcome, tables, tables, tables, tables)
+outcomes = st.builds(Side, tables, tables, tables, tables)
 
 
 def only(changes: list[Change]) -> Change:
@@ -99,12 +99,12 @@ def test_leaves_are_the_same_in_either_spelling() -> None:
 
 
 @given(outcomes)
-def test_the_same_outcome_twice_differs_in_nothing(outcome: Outcome) -> None:
+def test_the_same_outcome_twice_differs_in_nothing(outcome: Side) -> None:
     assert differences(outcome, outcome) == []
 
 
 @given(outcomes, outcomes)
-def test_every_difference_that_counts_is_told_once(one: Outcome, two: Outcome) -> None:
+def test_every_difference_that_counts_is_told_once(one: Side, two: Side) -> None:
     changes = differences(one, two)
     places = [change.where for change in changes]
     assert len(places) == len(set(places))
