@@ -175,7 +175,8 @@ class Client:
     async def job(self) -> float:
         """One job; the seconds until its result is here."""
         job = Job(id=f"job-{secrets.token_hex(8)}")
-        waiting = self._waiting[job.id] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._waiting[job.id] = waiting
         self._sent[job.id] = time.monotonic()
         letter = Letter(topics.jobs(LAB, POOL), encode(job), schema_of(Job), 0, response_topic=self._reply)
         await self._connection.deliver(letter)

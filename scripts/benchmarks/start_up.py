@@ -114,7 +114,7 @@ def peak_memory(pid: int) -> float:
 def negotiate() -> Sample:
     """A whole negotiation as a user runs it, imports included; the memory is that of its largest process."""
     begin = time.perf_counter()
-    command = [PROGRAM, "negotiate", "--fail-on", "none", "--smp", "2", "--platform", "emerald-rapids",
+    command = [str(PROGRAM), "negotiate", "--fail-on", "none", "--smp", "2", "--platform", "emerald-rapids",
                "--qemu", os.environ["TDX_CPUID_QEMU"], "--firmware", os.environ["TDX_CPUID_FIRMWARE"]]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

@@ -5,6 +5,7 @@ With --check it only says whether the file is up to date (exit status 1 if not).
 
 from __future__ import annotations
 
+import argparse
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,13 @@ from qmp_client.cli.program import COMMANDS, program
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "man" / "tdx-cpuid.1"
 WIDTH = 100
+
+
+class Wide(argparse.RawDescriptionHelpFormatter):
+    """The help of `sim` in the width of the others, whatever the terminal's."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=WIDTH)
 
 
 def escaped(text: str) -> str:
@@ -37,8 +45,7 @@ def help_of(name: str) -> str:
     """One command's help, as `--help` prints it."""
     if name == "sim":
         parser = _parser()
-        formatter = parser.formatter_class("tdx-cpuid sim", width=WIDTH)
-        parser.formatter_class = lambda prog: formatter  # type: ignore[assignment]
+        parser.formatter_class = Wide
         return parser.format_help()
     group, _, sub = name.partition(" ")
     command = import_module(COMMANDS[group]).command
