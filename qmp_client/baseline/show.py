@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TextIO
-from xml.etree import ElementTree
 
 from rich.table import Table
 
 from qmp_client.baseline.compare import Group, Machine
 from qmp_client.report.console import console_for, many
+from qmp_client.report.junit import Case, Problem, Suite, one
 
 MOST = 6
 """How many TDs one heading names."""
@@ -86,28 +86,17 @@ def markdown(found: Found) -> str:
 
 def junit(found: Found) -> bytes:
     """The same as JUnit XML: one case for each machine type, and one for each TD that failed."""
-    failing = [machine for machine in found.machines if found.fails(machine)]
-    suite = ElementTree.Element(
-        "testsuite",
-        name=f"tdx-cpuid baseline {found.name}",
-        tests=str(len(found.machines) + len(found.failed)),
-        failures=str(len(failing)),
-        errors=str(len(found.failed)),
-    )
-    for machine in found.machines:
-        case = ElementTree.SubElement(suite, "testcase", classname=f"baseline.{found.name}", name=machine.name)
-        kind = "failure" if machine in failing else "system-out"
-        if machine.groups:
-            element = ElementTree.SubElement(case, kind)
-            element.text = "\n".join(_plain(machine))
-        if machine in failing:
-            element.set("message", heading(found, machine))
-    for sentence in found.failed:
-        case = ElementTree.SubElement(suite, "testcase", classname=f"baseline.{found.name}", name=sentence)
-        ElementTree.SubElement(case, "error", message=sentence)
-    ElementTree.indent(suite)
-    document: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
-    return document + b"\n"
+    group = f"baseline.{found.name}"
+    cases = [_case(found, machine, group) for machine in found.machines]
+    cases += [Case(group, sentence, Problem("error", sentence)) for sentence in found.failed]
+    return one(Suite(f"tdx-cpuid baseline {found.name}", cases))
+
+
+def _case(found: Found, machine: Machine, group: str) -> Case:
+    text = "\n".join(_plain(machine))
+    if found.fails(machine):
+        return Case(group, machine.name, Problem("failure", heading(found, machine), text=text))
+    return Case(group, machine.name, said=text)
 
 
 def _markdown(found: Found) -> Iterator[str]:

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qmp_client.baseline import show
 from qmp_client.baseline.compare import Change, changes, compare
@@ -94,3 +95,10 @@ def test_ci_sees_the_machine_type_that_failed() -> None:
     assert "## ❌ pc-q35-10.1" in text
     assert "## ✅ q35" in text
     assert "0x7.0.ebx[5]" in text
+
+
+@given(st.text())
+def test_junit_is_xml_whatever_qemu_said(message: str) -> None:
+    result = found(both(AVX2, AVX2), failed=[message])
+    root = ElementTree.fromstring(show.junit(result))
+    assert [case.get("classname") for case in root if case.find("error") is not None] == ["baseline.q35"]
