@@ -1,12 +1,10 @@
 """Runs a command under a simulated TDX KVM: `supervise`, for a process that has nothing else to do.
 
 `tdx-cpuid sim` calls it directly. A program with other duties (an event loop, say) forks early, before it has
-threads, and calls it in the child, whose exit status then is the command's::
+threads, and calls it in the child (`plugin.processes.child`), whose exit status then is the command's::
 
     load(module, platform)            # optional: once here, instead of in each child
-    pid = os.fork()
-    if pid == 0:
-        os._exit(supervise(module, platform, argv, pass_fds=(monitor,), record_fd=record))
+    pid = fork(lambda parent: supervise(module, platform, argv, pass_fds=(monitor,), record_fd=record))
 
 Such children may run one after another or at once: each has its own SimulatedKvm, listener and descriptors, so
 none can disturb another, and killing one (even with SIGKILL) ends its command only.
@@ -109,7 +107,11 @@ def supervise(
     if not plain and (problem := unknown_name(module, platform, dialect, faults)):
         print(f"tdx-cpuid sim: {problem}", file=sys.stderr)
         return USAGE
-    starting = Starting(Command(argv, env, cwd, {number: number for number in pass_fds}))
+    try:
+        starting = Starting(Command(argv, env, cwd, {number: number for number in pass_fds}))
+    except OSError as error:
+        print(f"tdx-cpuid sim: cannot start a process: {error.strerror}", file=sys.stderr)
+        return MISSING
     from plugin.kvm.supervisor.supervisor import Supervisor, Trace  # noqa: PLC0415 - while the command starts
 
     try:

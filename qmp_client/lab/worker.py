@@ -7,15 +7,13 @@ concern this process alone.
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import os
 import resource
-import signal
 import sys
 from pathlib import Path
 
 import msgspec
 
+from plugin.processes.child import die_with_parent
 from qmp_client.boot.model import Booted, BootWish
 from qmp_client.boot.td import negotiate_and_boot
 from qmp_client.errors import TdxCpuidError
@@ -24,7 +22,7 @@ from qmp_client.lab.wire import Job, Versions
 from qmp_client.negotiation.run import negotiate
 from qmp_client.negotiation.wish import understand
 from qmp_client.qemu.command_line import Machine, arguments
-from qmp_client.qemu.spawn import PR_SET_PDEATHSIG, Simulation, spawn
+from qmp_client.qemu.spawn import Simulation, spawn
 from qmp_client.report.model import Report
 
 
@@ -58,9 +56,7 @@ class Answer(msgspec.Struct):
 def main() -> int:
     """Do the one job. SIGINT stops QEMU in order."""
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != order.parent:
-        return 1  # the agent died before the line above
+    die_with_parent(order.parent)
     size = order.memory_mib << 20
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     sys.stdout.buffer.write(msgspec.json.encode(asyncio.run(_work(order))))

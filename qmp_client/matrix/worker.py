@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
 import socket
@@ -15,12 +14,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from plugin.processes.child import die_with_parent, fork
 from qmp_client.errors import TdxCpuidError
 from qmp_client.matrix.result import Cell, Result
 from qmp_client.negotiation.run import negotiate
 from qmp_client.negotiation.wish import Wish
 from qmp_client.qemu.command_line import Machine, arguments
-from qmp_client.qemu.spawn import PR_SET_PDEATHSIG, Simulation, spawn
+from qmp_client.qemu.spawn import Simulation, spawn
 from qmp_client.report.model import Report
 from qmp_client.report.policy import Criteria, Policy
 
@@ -50,26 +50,17 @@ def start(work: Work, foreign: Sequence[socket.socket]) -> tuple[int, socket.soc
     the worker in order: Ctrl-C does not reach it, for it has a session of its own. It dies with the parent.
     """
     ours, theirs = socket.socketpair()
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            os.setsid()
-            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            if os.getppid() == parent:
-                for other in (ours, *foreign):
-                    other.close()
-                _serve(work, theirs)
-            status = 0
-        except KeyboardInterrupt:
-            status = 0
-        finally:
-            try:
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-            finally:  # nothing may return into the parent's stack twice, not even an interrupt that came just now
-                os._exit(status)
+
+    def begin(parent: int) -> int:
+        os.setsid()
+        die_with_parent(parent)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for other in (ours, *foreign):
+            other.close()
+        _serve(work, theirs)
+        return 0
+
+    pid = fork(begin)
     theirs.close()
     return pid, ours
 

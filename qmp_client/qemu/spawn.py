@@ -6,15 +6,15 @@ while what comes after it runs beside QEMU's own start.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-PR_SET_PDEATHSIG = 1
+from plugin.processes.child import FAILED, die_with_parent, fork, take_default_action
+from plugin.processes.signals import signal
+from qmp_client.errors import QemuError
 
 
 class Simulation(NamedTuple):
@@ -48,46 +48,48 @@ def spawn(
     QEMU gets the ``inherited`` sockets, too, under the numbers that they have here.
 
     The child has a session of its own, so that Ctrl-C reaches only this process, which then stops the child in
-    order; and it dies with this process, however that ends.
+    order; and it dies with this process, however that ends. Raises QemuError when there can be no further process.
     """
     ours, theirs = socket.socketpair()
     stderr, record = os.memfd_create("qemu-stderr"), os.memfd_create("kvm-record")
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            ours.close()
-            _become_child(parent, stderr)
-            argv = list(arguments(theirs.fileno()))
-            passed = [one.fileno() for one in (theirs, *inherited)]
-            for number in passed:
-                os.set_inheritable(number, True)
-            os._exit(_simulated(simulation, argv, record, passed) if simulation else _on_hardware(argv))
-        except BaseException as error:  # nothing may return into the caller's stack twice
-            os.write(2, f"{type(error).__name__}: {error}\n".encode())
-        finally:
-            os._exit(127)
-    theirs.close()
+
+    def become(parent: int) -> int:
+        ours.close()
+        _begin(parent, stderr)
+        argv = list(arguments(theirs.fileno()))
+        passed = [one.fileno() for one in (theirs, *inherited)]
+        for number in passed:
+            os.set_inheritable(number, True)
+        return _simulated(simulation, argv, record, passed) if simulation else _on_hardware(argv)
+
+    try:
+        pid = fork(become)
+    except OSError as error:
+        ours.close()
+        os.close(stderr)
+        os.close(record)
+        raise QemuError(
+            f"no process for QEMU could be started: {error.strerror}", hint="ulimit -u says how many there may be"
+        ) from error
+    finally:
+        theirs.close()
     return Child(pid, ours, stderr, record)
 
 
-def _become_child(parent: int, stderr: int) -> None:
-    os.setsid()
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(127)  # the parent died before the line above
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+def _begin(parent: int, stderr: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for target in (0, 1):
         os.dup2(null, target)
-    os.dup2(stderr, 2)
+    os.dup2(stderr, 2)  # what fails from here on is quoted
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    os.setsid()
+    die_with_parent(parent)
+    take_default_action(signal.SIGINT, signal.SIGTERM)
 
 
 def _on_hardware(argv: list[str]) -> int:
     os.execv(argv[0], argv)
-    return 127
+    return FAILED
 
 
 def _simulated(simulation: Simulation, argv: list[str], record: int, passed: Sequence[int]) -> int:

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ from rich.table import Table
 
 from plugin.kvm.host import find_host
 from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM
+from plugin.processes.child import die_with_parent, fork
 from qmp_client.lab import topics
 from qmp_client.lab.broker import Address, Connection
 from qmp_client.lab.config import parse
@@ -116,21 +118,20 @@ def mosquitto(folder: Path) -> Iterator[tuple[int, int]]:
         process.wait()
 
 
+def _agent(host: str, folder: Path, broker: Address, work: Work, parent: int) -> int:
+    die_with_parent(parent)
+    store = Store(folder / f"{host}.sqlite")
+    asyncio.run(Service(Agent(LAB, POOL, host, CONFIG), store, broker, Observer(), work).run())
+    return 0
+
+
 @contextmanager
 def agents(count: int, folder: Path, broker: Address, work: Work) -> Iterator[list[int]]:
     """That many agents, each in a process of its own."""
     gc.freeze()  # what is loaded stays shared
     pids = []
     for number in range(count):
-        pid = os.fork()
-        if pid == 0:
-            with suppress(BaseException):
-                host = f"host-{number}"
-                store = Store(folder / f"{host}.sqlite")
-                agent = Agent(LAB, POOL, host, CONFIG)
-                asyncio.run(Service(agent, store, broker, Observer(), work).run())
-            os._exit(0)
-        pids.append(pid)
+        pids.append(fork(partial(_agent, f"host-{number}", folder, broker, work)))
     try:
         yield pids
     finally:

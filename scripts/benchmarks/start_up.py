@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM, load, supervise
+from plugin.processes.child import fork
 
 PROGRAM = Path(sys.executable).with_name("tdx-cpuid")
 SIM = [str(PROGRAM), "sim", "--"]
@@ -93,10 +94,7 @@ def program(prefix: Sequence[str], kind: str) -> Callable[[int], int]:
 
 def warm(monitor: int) -> int:
     """A start under a supervisor that has everything loaded: it is forked from this process, which has."""
-    pid = os.fork()
-    if pid == 0:
-        os._exit(supervise(*SIMULATED, qemu("tdx", monitor), pass_fds=(monitor,)))
-    return pid
+    return fork(lambda _: supervise(*SIMULATED, qemu("tdx", monitor), pass_fds=(monitor,)))
 
 
 def peak_memory(pid: int) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shlex
@@ -18,10 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from qmp_client.qemu.spawn import PR_SET_PDEATHSIG
+from plugin.processes.child import die_with_parent
 
 PROGRAM = [sys.executable, "-m", "qmp_client.cli.entry"]
-LIBC = ctypes.CDLL(None)
+US = os.getpid()
 PATIENCE = 120.0
 """Seconds after which something that should have happened is taken for lost."""
 BEFORE, AFTER = "1.5.01", "1.5.05"
@@ -40,7 +39,7 @@ built = "{qemu}"
 
 def die_with_us() -> None:
     """Let the kernel end this process with the demo: Ctrl-C may come between its start and our knowing of it."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    die_with_parent(US)
 
 
 def heading(text: str) -> None:

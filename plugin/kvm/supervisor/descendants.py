@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from plugin.kvm.supervisor import kernel
-from plugin.kvm.supervisor.signals import signal
+from plugin.processes.signals import signal
 
 
 def kill_descendants() -> None:

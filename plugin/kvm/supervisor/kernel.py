@@ -1,17 +1,13 @@
 """Linux calls that the standard library has no function for, with the numbers of x86_64.
 
-Every function raises OSError as the `os` module does. Sources: the kernel's uapi headers seccomp.h, ptrace.h,
-prctl.h and signalfd.h, and the manual pages of the calls.
+Every function raises OSError as the `os` module does. Sources: the kernel's uapi headers seccomp.h, ptrace.h
+and signalfd.h, and the manual pages of the calls. What concerns any process is in `plugin.processes`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
-PR_SET_NO_NEW_PRIVS = 38
 
 PTRACE_CONT = 7
 PTRACE_GETREGS = 12
@@ -50,12 +46,6 @@ for _transfer in (_libc.process_vm_readv, _libc.process_vm_writev):
 def _failed() -> OSError:
     number = ctypes.get_errno()
     return OSError(number, os.strerror(number))
-
-
-def prctl(option: int, argument: int) -> None:
-    """Set a process attribute of the caller."""
-    if _libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0) < 0:
-        raise _failed()
 
 
 def install_filter(program: bytes) -> int:

@@ -16,8 +16,10 @@ from collections.abc import Mapping, Sequence
 
 from plugin.kvm.supervisor import kernel
 from plugin.kvm.supervisor.bpf import kvm_filter
-from plugin.kvm.supervisor.signals import signal
-from plugin.typing import NamedTuple, NoReturn
+from plugin.processes.child import FAILED, die_with_parent, fork, take_default_action
+from plugin.processes.prctl import PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, prctl
+from plugin.processes.signals import signal
+from plugin.typing import NamedTuple
 
 WATCHED: set[int] = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1}
 """Signals that the supervisor takes from a signalfd."""
@@ -66,17 +68,18 @@ class Starting:
         program = kvm_filter()
         candidates = _candidates(command)
         env = os.environ if command.env is None else command.env
-        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, the kernel would not keep the exit status
         self._command = command
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
         self._signals = kernel.signal_descriptor(WATCHED)
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        parent = os.getpid()
-        self._pid = os.fork()
-        if self._pid == 0:
+
+        def become(parent: int) -> int:
             report = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, max(command.descriptors, default=0) + 1)
-            _become(command, candidates, env, parent, self._mask, program, report)
+            return _become(command, candidates, env, parent, self._mask, program, report)
+
+        self._pid = fork(become)
         theirs.close()
 
     def executed(self) -> Child:
@@ -136,23 +139,20 @@ def _become(
     mask: set[int | signal.Signals],
     program: bytes,
     report: int,
-) -> NoReturn:
+) -> int:
     """Turn the forked child into the command, or say through `report` at which stage that failed."""
     channel = socket.socket(fileno=report)
     stage = _PREPARING
     try:
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(127)  # it died before we asked to be told
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)  # Python ignores them
+        die_with_parent(parent)
+        take_default_action(signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _place_descriptors(command.descriptors)
         if command.cwd is not None:
             stage = _CHANGING_DIRECTORY
             os.chdir(command.cwd)
         stage = _FILTERING
-        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
         listener = kernel.install_filter(program)
         # From here until exec no file may be opened: nobody would answer.
         channel.sendmsg([_READY], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))])
@@ -160,8 +160,7 @@ def _become(
         _execute(candidates, command.argv, env)
     except OSError as error:
         channel.send(_FAILURE.pack(stage, error.errno or errno.EIO))
-    finally:
-        os._exit(127)
+    return FAILED
 
 
 def _place_descriptors(descriptors: Mapping[int, int]) -> None:

@@ -16,8 +16,8 @@ from plugin.kvm.supervisor.files import FileTable, KvmFile
 from plugin.kvm.supervisor.listener import Call, Gone, Listener
 from plugin.kvm.supervisor.memory import ProcessMemory
 from plugin.kvm.supervisor.opens import decode_open, means_kvm
-from plugin.kvm.supervisor.signals import signal
 from plugin.kvm.supervisor.spawn import Child
+from plugin.processes.signals import signal
 from plugin.typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:  # loaded when the command has started: what comes before delays it

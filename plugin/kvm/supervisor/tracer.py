@@ -22,7 +22,7 @@ from plugin.kvm.contract import NativeCpuid
 from plugin.kvm.supervisor import kernel
 from plugin.kvm.supervisor.cpuid_sites import CPUID, CpuidSites, cpuid_sites_of
 from plugin.kvm.supervisor.elf import NotElf
-from plugin.kvm.supervisor.signals import signal
+from plugin.processes.signals import signal
 from plugin.typing import NamedTuple
 
 _O_TRACEFORK, _O_TRACEVFORK, _O_TRACECLONE, _O_TRACEEXEC, _O_EXITKILL = 0x2, 0x4, 0x8, 0x10, 0x100000
