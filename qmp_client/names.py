@@ -1,8 +1,9 @@
-"""Module versions and platforms as the user names them."""
+"""Module versions, platforms and hosts as the user names them."""
 
 from __future__ import annotations
 
-from plugin.tdx_module import ModuleVersion, Platform, UnknownName, load_module, load_platform
+from plugin.kvm.host import MISSING, HostRefused, find_host
+from plugin.tdx_module import ModuleVersion, Platform, TdxHost, UnknownName, load_module, load_platform
 from qmp_client.errors import MissingError, UsageError
 
 
@@ -27,3 +28,11 @@ def a_platform(name: str) -> Platform:
         return load_platform(name)
     except UnknownName as error:
         raise UsageError(str(error)) from error
+
+
+def a_host(module: str, platform: str, *, strict: bool = False) -> TdxHost:
+    """The host that a module version starts on. Raises UsageError and MissingError with what to do about it."""
+    try:
+        return find_host(module, platform, strict=strict)
+    except HostRefused as error:
+        raise (MissingError if error.status == MISSING else UsageError)(str(error), hint=error.hint) from error

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from typing import NamedTuple
 
-import msgspec
-
 from plugin.cpuid.fields import UnknownField, find
 from plugin.kvm.policy.td import ADDED_CPUID, UNSUPPORTED_CPUID
 from plugin.tdx_module import load_module, load_platform, platform_names, published_names
+from qmp_client import stdout
 from qmp_client.errors import UsageError
 from qmp_client.explain.explain import Kvm, explain
 from qmp_client.explain.show import show
@@ -35,8 +34,7 @@ def run(request: Request) -> int:
     about = a_module(request.module) if request.module else modules[-1]
     explanations = [explain(thing, modules, platforms, Kvm(UNSUPPORTED_CPUID, ADDED_CPUID), about) for thing in things]
     if request.form == "json":
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(explanations), indent=2) + b"\n")
-        sys.stdout.buffer.flush()
+        stdout.put_json(explanations)
     else:
         show(explanations, sys.stdout)
     return 0

@@ -11,7 +11,9 @@ import click
 import pytest
 
 from qmp_client.cli.door import Door
+from qmp_client.cli.predict import command as predict
 from qmp_client.cli.program import COMMANDS
+from qmp_client.report.policy import DEFAULT
 
 
 def doors() -> Iterator[Door]:
@@ -51,3 +53,9 @@ def test_what_a_command_takes_is_known_without_its_use_case(module: str) -> None
         [sys.executable, "-c", LOADED, module], capture_output=True, text=True, check=True, timeout=60
     )
     assert loaded.stdout.split() == []
+
+
+def test_predict_says_what_it_fails_on_by_default() -> None:
+    option = next(param for param in predict.params if param.name == "fail_on")
+    assert isinstance(option, click.Option)
+    assert f"[default: {DEFAULT}]" in str(option.help)
