@@ -22,12 +22,32 @@ class BadAddress(Exception):
 
 
 class Rejected(Exception):
-    """An ioctl that fails: the caller sees -1 and `errno`; `why` is for people (log and record)."""
+    """An ioctl that fails: the caller sees -1 and `errno`; `why` is for people (log and record).
 
-    def __init__(self, errno: int, why: str) -> None:
+    `commit` runs only once the kernel has taken the errno, as in `Reply`: who counts refusals counts them there.
+    """
+
+    def __init__(self, errno: int, why: str, commit: Callable[[], None] | None = None) -> None:
         super().__init__(why)
         self.errno = errno
         self.why = why
+        self.commit = commit
+
+    def then(self, step: Callable[[], None]) -> Rejected:
+        """Let `step` follow the commit; return this exception."""
+        self.commit = then(self.commit, step)
+        return self
+
+
+def then(first: Callable[[], None] | None, second: Callable[[], None]) -> Callable[[], None]:
+    """Return a commit of two steps, of which the first may be missing."""
+
+    def both() -> None:
+        if first is not None:
+            first()
+        second()
+
+    return both
 
 
 class Memory(Protocol):
@@ -78,6 +98,16 @@ class Wait(NamedTuple):
     """No answer until a signal interrupts the caller, which then sees EINTR: KVM_RUN."""
 
 
+class Execution(Protocol):
+    """What runs the guest code of one vCPU: the door behind KVM_RUN."""
+
+    def run(self, pages: SharedPages) -> Reply | Wait:
+        """Answer a KVM_RUN that KVM's own checks let through; `pages` begin with the vCPU's struct kvm_run.
+
+        A Reply says that the guest has exited, for the reason that is in `pages` by then; Wait, that it has not.
+        """
+
+
 class Device(Protocol):
     """What stands behind one kind of KVM descriptor."""
 
@@ -87,7 +117,10 @@ class Device(Protocol):
         """Answer one ioctl: `request` is 32 bits, `argument` 64 bits. Raises Rejected, BadAddress."""
 
     def attached(self, shared: SharedPages) -> None:
-        """Take the pages behind a vCPU's descriptor, which begin with struct kvm_run. Called for "vcpu" only."""
+        """Take the pages behind a vCPU's descriptor, which begin with struct kvm_run.
+
+        Called for "vcpu" only, once, before its first ioctl.
+        """
 
 
 class Kvm(Protocol):

@@ -80,7 +80,7 @@ def supervise(
     """Run `argv` with /dev/kvm simulated, until it has ended and nothing that it started is left.
 
     `dialect` is one of DIALECTS: how KVM is asked about a TD's CPUID. `faults` go wrong on the way, see
-    `plugin.kvm.device.faults`.
+    `plugin.kvm.dialects.faults`.
 
     This process becomes its supervisor: from the main thread, with no children of its own. SIGINT, SIGTERM and
     SIGHUP are passed on to the command, and SIGKILL of this process kills it. `pass_fds` stay open in the command,
@@ -155,7 +155,7 @@ def unknown_name(module: str, platform: str, dialect: str, faults: Sequence[str]
     except UnknownName as error:
         return str(error)
     if faults:
-        from plugin.kvm.device.faults import Faults, UnknownFault  # noqa: PLC0415
+        from plugin.kvm.dialects.faults import Faults, UnknownFault  # noqa: PLC0415
 
         try:
             Faults(faults)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from plugin.cpuid import ZERO, Cpuid, Leaf, Registers, spelled_like
 from plugin.kvm.device.supported_cpuid import SupportedCpuid
-from plugin.kvm.device.td_cpuid import read_cpuid
-from plugin.kvm.device.tdx_upstream import UpstreamTdx
+from plugin.kvm.dialects.td_cpuid import read_cpuid
+from plugin.kvm.dialects.upstream import UpstreamTdx
 from plugin.kvm.policy.td import is_paravirtual
 from plugin.tdx_module import TdParams, init_td, load_host
 from qmp_client.errors import UsageError

@@ -9,7 +9,7 @@ from plugin.cpuid import Cpuid, Leaf
 from plugin.kvm.contract import Rejected
 from plugin.kvm.device.in_process import init_td, td_cpuid
 from plugin.kvm.device.simulated import SimulatedKvm
-from plugin.kvm.device.tdx_upstream import UpstreamTdx
+from plugin.kvm.dialects.upstream import UpstreamTdx
 from plugin.qemu.request import Host, Refused, Unpredictable, build, vcpu
 from plugin.qemu.request.words import SERIES
 from plugin.tdx_module import TdxHost
@@ -82,23 +82,23 @@ def predict(cpu: str, smp: str, wish: Wish, host: TdxHost) -> Report:
 def host_of(kvm: SimulatedKvm) -> Host:
     """What QEMU finds on the simulated host."""
     supported: dict[tuple[int, int], object] = {}
-    for one in kvm.supported.entries:
+    for one in kvm.host.supported.entries:
         supported.setdefault((one.function, one.subleaf), one.registers)
     tdx = _upstream(kvm)
     return Host(
         execute=kvm.cpuid,
         supported=supported,  # type: ignore[arg-type]
-        guest_states=kvm.supported.xcr0,
+        guest_states=kvm.host.supported.xcr0,
         configurable={(one.function, one.subleaf): one.registers for one in tdx.configurable},
         attributes=tdx.attributes,
         xfam=tdx.xfam,
-        tsc_khz=kvm.platform.tsc_khz,
+        tsc_khz=kvm.host.platform.tsc_khz,
     )
 
 
 def _upstream(kvm: SimulatedKvm) -> UpstreamTdx:
-    assert isinstance(kvm.tdx, UpstreamTdx)
-    return kvm.tdx
+    assert isinstance(kvm.host.tdx, UpstreamTdx)
+    return kvm.host.tdx
 
 
 def _configurable(tdx: UpstreamTdx) -> Cpuid:

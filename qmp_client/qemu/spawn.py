@@ -24,7 +24,7 @@ class Simulation(NamedTuple):
     platform: str
     interface: str = "upstream"
     faults: tuple[str, ...] = ()
-    """What goes wrong, as ``plugin.kvm.device.faults`` spells it."""
+    """What goes wrong, as ``plugin.kvm.dialects.faults`` spells it."""
 
 
 class Child(NamedTuple):

@@ -1,7 +1,7 @@
 """Writes a conversation down while it takes place: devices that pass every call on and remember it.
 
-A reply is written once the kernel has taken it, so a call that a signal interrupted appears as often as the VMM saw
-it answered.
+An answer, granted or refused, is written once the kernel has taken it, so a call that a signal interrupted appears as
+often as the VMM saw it answered.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from plugin.kvm.contract import BadAddress, Device, Kvm, Memory, NewFile, Rejected, Reply, SharedPages, Wait
+from plugin.kvm.contract import BadAddress, Device, Kvm, Memory, NewFile, Rejected, Reply, SharedPages, Wait, then
 from plugin.kvm.conversation.decode import Decoder
 from plugin.typing import TYPE_CHECKING, Any
 
@@ -59,8 +59,8 @@ def recorded(kvm: SimulatedKvm, descriptor: int, argv: Sequence[str]) -> Kvm:
     head = {
         "argv": list(argv),
         "module": kvm.module.name,
-        "platform": kvm.platform.name,
-        "interface": kvm.tdx.interface,
+        "platform": kvm.host.platform.name,
+        "interface": kvm.host.tdx.interface,
     }
     return RecordedKvm(kvm, Recorder(out, head))
 
@@ -74,19 +74,18 @@ class RecordedKvm:
 
     def open(self) -> NewFile:
         """Answer an open of /dev/kvm as the recorded KVM does."""
-        new, line = _followed(self._kvm.open(), self._recorder)
-        opened = {"on": "/dev/kvm", "call": "open"} | line
-        return new._replace(commit=_then(new.commit, lambda: self._recorder.call(opened)))
+        return _followed(self._kvm.open(), self._recorder, {"on": "/dev/kvm", "call": "open"})
 
 
 class RecordedDevice:
     """One recorded descriptor."""
 
-    def __init__(self, device: Device, recorder: Recorder, name: str) -> None:
+    def __init__(self, device: Device, recorder: Recorder) -> None:
         self.kind = device.kind
+        self.name = ""
+        """In the record; given once the caller has the descriptor."""
         self._device = device
         self._recorder = recorder
-        self._name = name
 
     def attached(self, shared: SharedPages) -> None:
         """Pass the pages on."""
@@ -95,7 +94,7 @@ class RecordedDevice:
     def ioctl(self, request: int, argument: int, memory: Memory) -> Reply | NewFile | Wait:
         """Pass the call on and record it. Raises what the device raises."""
         decoder = Decoder(self.kind, request & 0xFFFFFFFF, argument, memory)
-        line: dict[str, Any] = {"on": self._name, "call": decoder.name}
+        line: dict[str, Any] = {"on": self.name, "call": decoder.name}
         if said := decoder.before():
             line["in"] = said
         try:
@@ -104,19 +103,19 @@ class RecordedDevice:
             name = errno.errorcode.get(rejected.errno, str(rejected.errno))
             if decoder.tells_when_refused(rejected.errno):
                 line |= _written(decoder)
-            self._recorder.call(line | {"errno": name, "why": rejected.why})
+            line |= {"errno": name, "why": rejected.why}
+            rejected.then(lambda: self._recorder.call(line))
             raise
         except BadAddress as bad:
-            self._recorder.call(line | {"errno": "EFAULT", "why": str(bad)})
-            raise
+            line |= {"errno": "EFAULT", "why": str(bad)}
+            raise Rejected(errno.EFAULT, str(bad), lambda: self._recorder.call(line)) from bad
         if isinstance(answer, Wait):
             self._recorder.call(line | {"waits": True})
             return answer
         if isinstance(answer, NewFile):
-            answer, new = _followed(answer, self._recorder)
-            return answer._replace(commit=_then(answer.commit, lambda: self._recorder.call(line | new)))
+            return _followed(answer, self._recorder, line)
         line |= _written(decoder) | {"result": answer.value}
-        return Reply(answer.value, _then(answer.commit, lambda: self._recorder.call(line)))
+        return Reply(answer.value, then(answer.commit, lambda: self._recorder.call(line)))
 
 
 def _written(decoder: Decoder) -> dict[str, Any]:
@@ -124,18 +123,14 @@ def _written(decoder: Decoder) -> dict[str, Any]:
     return {"out": written} if written else {}
 
 
-def _followed(new: NewFile, recorder: Recorder) -> tuple[NewFile, dict[str, Any]]:
-    """Put a recorder in front of a new file's device; return what the record says of it."""
-    if new.handler is None:
-        return new, {"new": recorder.name(new.name)}
-    name = recorder.name(new.handler.kind)
-    return new._replace(handler=RecordedDevice(new.handler, recorder, name)), {"new": name}
+def _followed(new: NewFile, recorder: Recorder, line: dict[str, Any]) -> NewFile:
+    """Put a recorder in front of a new file's device, which gets its name with the call's line."""
+    device = None if new.handler is None else RecordedDevice(new.handler, recorder)
 
+    def record() -> None:
+        name = recorder.name(device.kind if device else new.name)
+        if device is not None:
+            device.name = name
+        recorder.call(line | {"new": name})
 
-def _then(first: Callable[[], None] | None, second: Callable[[], None]) -> Callable[[], None]:
-    def both() -> None:
-        if first is not None:
-            first()
-        second()
-
-    return both
+    return new._replace(handler=device, commit=then(new.commit, record))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 
 from plugin.kvm.contract import Memory, NewFile, Rejected, Reply, SharedPages, Wait
+from plugin.kvm.device.host import Warnings
 from plugin.kvm.uapi.ioctls import Request, served_by
 from plugin.kvm.uapi.layout import Layout
 from plugin.typing import Any, ClassVar, NamedTuple
@@ -40,24 +40,6 @@ class Call(NamedTuple):
     def reject(self, number: int, why: str) -> Rejected:
         """Return the exception for errno `number`; `why` gets the ioctl's name in front."""
         return Rejected(number, f"{self.row.name}: {why}")
-
-
-class Warnings:
-    """Says once for each request number that it is not simulated."""
-
-    __slots__ = ("_log", "_seen")
-
-    def __init__(self, log: Callable[[str], None]) -> None:
-        self._log = log
-        self._seen: set[int] = set()
-
-    def unknown(self, kind: str, request: int) -> Rejected:
-        """Return the ENOTTY for a request that has no row for this kind of descriptor; warn the first time."""
-        why = f"ioctl {request:#010x} is not simulated on a {kind} descriptor; the caller gets ENOTTY"
-        if request not in self._seen:
-            self._seen.add(request)
-            self._log(why)
-        return Rejected(errno.ENOTTY, why)
 
 
 class Descriptor:

@@ -15,11 +15,6 @@ from plugin.typing import NamedTuple
 _TOP = 1 << 64
 
 
-def page_aligned(*numbers: int) -> bool:
-    """Whether every number is a multiple of the page size."""
-    return not any(number % c.PAGE_SIZE for number in numbers)
-
-
 class Slot(NamedTuple):
     """One memory slot: guest physical address and size in bytes, flags, and where the VMM mapped it."""
 
@@ -56,7 +51,7 @@ class GuestMemory:
         problem = ""
         if wanted.flags & ~allowed:
             problem = f"flags {wanted.flags:#x} are not allowed here"
-        elif not page_aligned(wanted.gpa, wanted.size, wanted.userspace_addr, wanted.memfd_offset):
+        elif not c.page_aligned(wanted.gpa, wanted.size, wanted.userspace_addr, wanted.memfd_offset):
             problem = "address, size and offset must be multiples of the page size"
         elif number >> 16 >= spaces or number & 0xFFFF >= c.USER_MEM_SLOTS:
             problem = f"there is no slot {number:#x}"

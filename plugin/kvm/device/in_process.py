@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from plugin.cpuid.leaf import Leaf, Registers
 from plugin.kvm.contract import BadAddress, Reply
-from plugin.kvm.device.record import TdRecord
 from plugin.kvm.device.simulated import SimulatedKvm
-from plugin.kvm.device.td_cpuid import read_cpuid
 from plugin.kvm.device.vm import Vm
+from plugin.kvm.dialects.td import TdRecord
+from plugin.kvm.dialects.td_cpuid import read_cpuid
 from plugin.kvm.uapi import constants as c
 from plugin.kvm.uapi import structs as s
 from plugin.kvm.uapi.cpuid import entry, pack
@@ -41,7 +41,7 @@ class Buffer:
 
 def init_td(kvm: SimulatedKvm, attributes: int, xfam: int, cpuid: dict[Leaf, Registers]) -> TdRecord:
     """Create a TD: KVM_CREATE_VM and KVM_TDX_INIT_VM with these choices. Raises Rejected as KVM would."""
-    vm = Vm(kvm, c.X86_TDX_VM)
+    vm = Vm(kvm.host, c.X86_TDX_VM)
     command = s.TDX_CMD.pack(c.TDX_INIT_VM, 0, _DATA, 0).ljust(_DATA - _COMMAND, b"\0")
     head = s.TDX_INIT_VM.pack(attributes, xfam, b"", b"", b"", b"", len(cpuid), 0)
     memory = Buffer(_COMMAND, command + head + pack(entry(leaf, value) for leaf, value in cpuid.items()))

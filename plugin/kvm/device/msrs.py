@@ -6,6 +6,13 @@ nested virtualization, Intel PT or Hyper-V emulation, and tdx_has_emulated_msr (
 
 from __future__ import annotations
 
+import errno
+
+from plugin.kvm.device.descriptor import Call
+from plugin.kvm.uapi import structs as s
+
+MAX_IO_MSRS = 256  # MAX_IO_MSRS in arch/x86/kvm/x86.c
+
 UCODE_REV = 0x8B
 PLATFORM_INFO = 0xCE
 ARCH_CAPABILITIES = 0x10A
@@ -73,3 +80,19 @@ def td_can_read(index: int) -> bool:
 def td_can_write(index: int) -> bool:
     """Whether KVM_SET_MSRS takes this MSR on a TD's vCPU."""
     return index not in _TD_READ_ONLY and td_can_read(index)
+
+
+def read(call: Call) -> list[tuple[int, int]]:
+    """Read struct kvm_msrs as (index, data) pairs. Raises BadAddress; Rejected E2BIG for 256 or more (msr_io)."""
+    count, _ = call.argument_struct()
+    if count >= MAX_IO_MSRS:
+        raise call.reject(errno.E2BIG, f"{count} MSRs; fewer than {MAX_IO_MSRS} are taken")
+    raw = call.memory.read(call.argument + s.MSRS.size, count * s.MSR_ENTRY.size) if count else b""
+    entries = [s.MSR_ENTRY.unpack(raw, at) for at in range(0, len(raw), s.MSR_ENTRY.size)]
+    return [(index, data) for index, _, data in entries]
+
+
+def write(call: Call, values: list[tuple[int, int]]) -> None:
+    """Write (index, data) pairs into the entries behind struct kvm_msrs. Raises BadAddress."""
+    if values:
+        call.write(b"".join(s.MSR_ENTRY.pack(index, 0, data) for index, data in values), s.MSRS.size)

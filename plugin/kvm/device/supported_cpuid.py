@@ -55,7 +55,7 @@ class SupportedCpuid:
     """What KVM can give a guest on one platform."""
 
     def __init__(self, platform: Platform) -> None:
-        self._platform = platform
+        self.platform = platform
         states = platform.native_leaf(Leaf(0xD, 0))
         self.xcr0 = (states.eax | states.edx << 32) & SUPPORTED_XCR0
         states = platform.native_leaf(Leaf(0xD, 1))
@@ -65,7 +65,7 @@ class SupportedCpuid:
         self.entries: tuple[Entry, ...] = tuple(self._all())
 
     def _native(self, number: int, subleaf: int) -> Registers:
-        return self._platform.native_leaf(Leaf(number, subleaf if number in _INDEXED else None))
+        return self.platform.native_leaf(Leaf(number, subleaf if number in _INDEXED else None))
 
     def _area(self, states: int, *, compacted: bool) -> int:
         """Size in bytes of an XSAVE area for these state components (xstate_required_size)."""

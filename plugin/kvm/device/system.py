@@ -7,31 +7,11 @@ import errno
 from plugin.kvm.contract import NewFile, Reply
 from plugin.kvm.device import capabilities, msrs
 from plugin.kvm.device.descriptor import Call, Descriptor
+from plugin.kvm.device.host import KvmHost
+from plugin.kvm.device.vm import Vm
 from plugin.kvm.uapi import constants as c
 from plugin.kvm.uapi import structs as s
 from plugin.kvm.uapi.cpuid import Entry, pack
-from plugin.typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from plugin.kvm.device.simulated import SimulatedKvm
-
-MAX_IO_MSRS = 256  # MAX_IO_MSRS in arch/x86/kvm/x86.c
-
-
-def read_msrs(call: Call) -> list[tuple[int, int]]:
-    """Read struct kvm_msrs as (index, data) pairs. Raises BadAddress; Rejected E2BIG for 256 or more (msr_io)."""
-    count, _ = call.argument_struct()
-    if count >= MAX_IO_MSRS:
-        raise call.reject(errno.E2BIG, f"{count} MSRs; fewer than {MAX_IO_MSRS} are taken")
-    raw = call.memory.read(call.argument + s.MSRS.size, count * s.MSR_ENTRY.size) if count else b""
-    entries = [s.MSR_ENTRY.unpack(raw, at) for at in range(0, len(raw), s.MSR_ENTRY.size)]
-    return [(index, data) for index, _, data in entries]
-
-
-def write_msrs(call: Call, values: list[tuple[int, int]]) -> None:
-    """Write (index, data) pairs into the entries behind struct kvm_msrs. Raises BadAddress."""
-    if values:
-        call.write(b"".join(s.MSR_ENTRY.pack(index, 0, data) for index, data in values), s.MSRS.size)
 
 
 class System(Descriptor):
@@ -39,9 +19,9 @@ class System(Descriptor):
 
     kind: str = "system"
 
-    def __init__(self, kvm: SimulatedKvm) -> None:
-        super().__init__(kvm.warnings)
-        self.kvm = kvm
+    def __init__(self, host: KvmHost) -> None:
+        super().__init__(host.warnings)
+        self.host = host
 
     def get_api_version(self, call: Call) -> Reply:
         """Answer 12. EINVAL if there is an argument."""
@@ -53,11 +33,11 @@ class System(Descriptor):
         """Create a VM of type 0 or 5 (TD); EINVAL for any other (kvm_arch_init_vm). A TD is not initialised yet."""
         if call.argument not in (c.X86_DEFAULT_VM, c.X86_TDX_VM):
             raise call.reject(errno.EINVAL, f"VM type {call.argument}: only 0 (default) and 5 (TDX) exist here")
-        return NewFile(self.kvm.new_vm(call.argument), 0, "kvm-vm")
+        return NewFile(Vm(self.host, call.argument), 0, "kvm-vm")
 
     def check_extension(self, call: Call) -> Reply:
         """Answer a capability's value, 0 if it is unknown; never fails."""
-        return Reply(capabilities.value(call.argument, self.kvm.supported.xsave_size))
+        return Reply(capabilities.value(call.argument, self.host.supported.xsave_size))
 
     def get_vcpu_mmap_size(self, call: Call) -> Reply:
         """Answer the size in bytes of a vCPU's shared pages. EINVAL if there is an argument."""
@@ -71,7 +51,7 @@ class System(Descriptor):
         (kvm_dev_ioctl_get_cpuid)
         """
         room, padding = call.argument_struct()
-        return self._write_cpuid(call, room, padding, self.kvm.supported.entries)
+        return self._write_cpuid(call, room, padding, self.host.supported.entries)
 
     def get_emulated_cpuid(self, call: Call) -> Reply:
         """Write what KVM can emulate at a cost. E2BIG as for the supported leaves; EINVAL for dirty padding."""
@@ -83,7 +63,7 @@ class System(Descriptor):
         at = s.CPUID_ENTRY2.offset("padding")
         if any(any(raw[start + at : start + s.CPUID_ENTRY2.size]) for start in range(0, len(raw), s.CPUID_ENTRY2.size)):
             raise call.reject(errno.EINVAL, "the entries' padding must be 0")
-        entries = self.kvm.supported.emulated(room)
+        entries = self.host.supported.emulated(room)
         if entries is None:
             raise call.reject(errno.E2BIG, f"the entries do not fit in {room}")
         return self._write_cpuid(call, room, padding, entries)
@@ -114,13 +94,13 @@ class System(Descriptor):
 
     def get_msrs(self, call: Call) -> Reply:
         """Write feature MSRs up to the first that is none; the value is how many (do_get_feature_msr)."""
-        asked = read_msrs(call)
+        asked = msrs.read(call)
         values = []
         for index, _ in asked:
             if index not in msrs.FEATURES:
                 break
             values.append((index, msrs.FEATURES[index]))
-        write_msrs(call, values)
+        msrs.write(call, values)
         return Reply(len(values))
 
     def get_mce_cap_supported(self, call: Call) -> Reply:
@@ -132,7 +112,7 @@ class System(Descriptor):
         """Write the XCR0 bits a guest can have (KVM_X86_XCOMP_GUEST_SUPP). ENXIO for any other attribute."""
         self.has_device_attr(call)
         *_, address = call.argument_struct()
-        call.memory.write(address, self.kvm.supported.xcr0.to_bytes(8, "little"))
+        call.memory.write(address, self.host.supported.xcr0.to_bytes(8, "little"))
         return Reply()
 
     def has_device_attr(self, call: Call) -> Reply:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import errno
 
-from plugin.kvm.contract import Rejected, Reply, Wait
+from plugin.kvm.contract import Execution, Rejected, Reply, Wait
 from plugin.kvm.device import msrs
 from plugin.kvm.device.descriptor import Call, Descriptor
-from plugin.kvm.device.guest_memory import page_aligned
-from plugin.kvm.device.system import read_msrs, write_msrs
 from plugin.kvm.uapi import constants as c
 from plugin.kvm.uapi import structs as s
 from plugin.kvm.uapi.capabilities import NUMBERS
 from plugin.kvm.uapi.capabilities import name as capability_name
 from plugin.kvm.uapi.cpuid import Entry, pack, unpack
-from plugin.typing import TYPE_CHECKING
+from plugin.typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from plugin.kvm.device.vm import Vm
+    from plugin.kvm.device.host import KvmHost
+    from plugin.kvm.dialects.td import TdState
 
 # Without TD: what KVM_GET_x gives until KVM_SET_x. With TD, KVM cannot see registers, FPU or APIC page:
 # guest_state_protected, fpstate_is_confidential and guest_apic_protected in arch/x86/kvm.
@@ -28,21 +27,41 @@ _ENABLED_ON_VCPU = (NUMBERS["ENFORCE_PV_FEATURE_CPUID"],)
 _LAST_MP_STATE = 4  # KVM_MP_STATE_SIPI_RECEIVED
 
 
+class OwnVm(Protocol):
+    """The VM that a vCPU belongs to, as the vCPU sees it."""
+
+    host: KvmHost
+    irqchip: str
+    tsc_khz: int
+    td: TdState | None
+
+    @property
+    def is_td(self) -> bool:
+        """Whether it was created as a TD."""
+
+    @property
+    def disabled_quirks(self) -> int:
+        """The KVM_X86_QUIRK_ bits that the VMM turned off."""
+
+    def populatable(self, first: int, end: int) -> int:
+        """Return how far [first, end) is private memory that a guest_memfd backs."""
+
+
 class Vcpu(Descriptor):
     """The descriptor KVM_CREATE_VCPU returns (kvm_vcpu_ioctl and kvm_arch_vcpu_ioctl)."""
 
     kind: str = "vcpu"
 
-    def __init__(self, vm: Vm, number: int) -> None:
-        super().__init__(vm.warnings)
+    def __init__(self, vm: OwnVm, number: int) -> None:
+        super().__init__(vm.host.warnings)
         self.vm = vm
+        self.host = vm.host
         self.number = number
         """The vCPU's id, which is its APIC id."""
         self.cpuid: tuple[Entry, ...] = ()
         """What KVM believes of the vCPU, and answers for by hypercall: KVM_SET_CPUID2's entries, or a TD's own."""
         self.td_initialised = False
-        self.td_rcx = 0
-        """RCX at the TD vCPU's first instruction."""
+        self.execution: Execution = vm.host.new_execution()
         self.mp_state = c.MP_STATE_UNINITIALIZED if number and vm.irqchip else c.MP_STATE_RUNNABLE
         self._tsc_khz = vm.tsc_khz
         self._states: dict[str, bytes] = {}
@@ -50,44 +69,52 @@ class Vcpu(Descriptor):
         if vm.disabled_quirks & c.X86_QUIRK_STUFF_FEATURE_MSRS:
             self._msrs |= dict.fromkeys(msrs.FEATURES, 0)
 
-    def became_td(self, rcx: int) -> None:
+    @property
+    def td(self) -> TdState | None:
+        """The TD that it belongs to; None before KVM_TDX_INIT_VM, and for good in an ordinary VM."""
+        return self.vm.td
+
+    def populatable(self, first: int, end: int) -> int:
+        """Return how far the guest addresses [first, end) can be populated: the first address that cannot."""
+        return self.vm.populatable(first, end)
+
+    def became_td(self) -> None:
         """Take KVM_TDX_INIT_VCPU."""
         self.td_initialised = True
-        self.td_rcx = rcx
         self.mp_state = c.MP_STATE_RUNNABLE
 
     def take_cpuid(self, entries: tuple[Entry, ...]) -> None:
         """Take KVM's copy of the vCPU's CPUID."""
         self.cpuid = entries
-        if self.vm.td is not None:
-            self.vm.td.record.kvm_copy[self.number] = entries
+        if self.td is not None:
+            self.td.record.kvm_copy[self.number] = entries
 
     def memory_encrypt_op(self, call: Call) -> Reply:
         """Pass a sub-command to the TDX dialect. ENOTTY if the VM is not a TD."""
         if not self.vm.is_td:
             raise call.reject(errno.ENOTTY, "the VM is not a TD (it was not created with type 5)")
+        refusals = self.host.refusals
         try:
-            reply = self.vm.kvm.tdx.vcpu(self, call)
+            return refusals.granted(self.host.tdx.vcpu(self, call.argument, call.memory))
         except Rejected as rejected:
-            self.vm.kvm.refusals.add(rejected)
+            refusals.refused(rejected)
             raise
-        self.vm.kvm.refusals.went_on()
-        return reply
 
-    def run(self, call: Call) -> Wait:
-        """Run the guest: it has no processor here, so wait for a signal (kvm_arch_vcpu_ioctl_run, tdx_vcpu_pre_run).
+    def run(self, call: Call) -> Reply | Wait:
+        """Run the guest, if the vCPU is ready for it (kvm_arch_vcpu_ioctl_run, tdx_vcpu_pre_run).
 
         EINVAL: an argument, or a TD that is not finalised. EINTR: kvm_run's immediate_exit is set.
         """
         if call.argument:
             raise call.reject(errno.EINVAL, "takes no argument")
-        td = self.vm.td
+        td = self.td
         if self.vm.is_td and (td is None or not td.record.finalised or not self.td_initialised):
             raise call.reject(errno.EINVAL, "the TD is not finalised, or the vCPU is not initialised")
         at = s.RUN.offset("immediate_exit")
-        if self.shared is not None and self.shared[at : at + 1] != b"\0":
+        assert self.shared is not None
+        if self.shared[at : at + 1] != b"\0":
             raise call.reject(errno.EINTR, "immediate_exit is set")
-        return Wait()
+        return self.execution.run(self.shared)
 
     # CPUID and MSRs
 
@@ -96,10 +123,9 @@ class Vcpu(Descriptor):
 
         E2BIG above 256 entries. EINVAL for a TD in a dialect in which KVM takes the vCPU's CPUID from the TD.
         """
-        if self.vm.is_td and not self.vm.kvm.tdx.takes_cpuid2:
+        if self.vm.is_td and not self.host.tdx.takes_cpuid2:
             refused = call.reject(errno.EINVAL, "a TD's vCPU takes its CPUID from the TD (KVM_TDX_INIT_VCPU_CPUID)")
-            self.vm.kvm.refusals.add(refused)
-            raise refused
+            raise self.host.refusals.refused(refused)
         count, _ = call.argument_struct()
         if count > c.MAX_CPUID_ENTRIES:
             raise call.reject(errno.E2BIG, f"{count} entries; at most {c.MAX_CPUID_ENTRIES} are taken")
@@ -123,18 +149,18 @@ class Vcpu(Descriptor):
     def get_msrs(self, call: Call) -> Reply:
         """Write MSRs up to the first that KVM does not have; the value is how many. Of a TD it has few."""
         values = []
-        for index, _ in read_msrs(call):
+        for index, _ in msrs.read(call):
             if not self._can_read(index):
                 break
             values.append((index, self._msrs.get(index, 0)))
-        write_msrs(call, values)
+        msrs.write(call, values)
         return Reply(len(values))
 
     def set_msrs(self, call: Call) -> Reply:
         """Keep MSRs up to the first that KVM does not take; the value is how many."""
         values = {}
         count = 0
-        for index, data in read_msrs(call):
+        for index, data in msrs.read(call):
             if not self._can_read(index) or (self.vm.is_td and not msrs.td_can_write(index)):
                 break
             values[index] = data
@@ -170,7 +196,7 @@ class Vcpu(Descriptor):
         if name in _SREGS:
             from plugin.kvm.device.sregs import Sregs  # noqa: PLC0415  a TD has none, and start-up counts
 
-            if why := Sregs(state).refused(self.cpuid, self.vm.kvm.supported.entries):
+            if why := Sregs(state).refused(self.cpuid, self.host.supported.entries):
                 raise call.reject(errno.EINVAL, why)
             return Reply(commit=lambda: self._keep_sregs(name, state))
         return Reply(commit=lambda: self._states.__setitem__(name, state))
@@ -185,7 +211,7 @@ class Vcpu(Descriptor):
     def get_xsave2(self, call: Call) -> Reply:
         """Write the whole XSAVE area, KVM_CAP_XSAVE2 bytes. EINVAL for a TD."""
         self._state(call)
-        size = self.vm.kvm.supported.xsave_size
+        size = self.host.supported.xsave_size
         call.write(self._states.get("XSAVE", b"").ljust(size, b"\0"))
         return Reply()
 
@@ -248,9 +274,9 @@ class Vcpu(Descriptor):
     def pre_fault_memory(self, call: Call) -> Reply:
         """Populate guest memory ahead. EINVAL for flags or a bad range, EOPNOTSUPP before KVM_TDX_FINALIZE_VM."""
         gpa, size, flags, _ = call.argument_struct()
-        if flags or not size or not page_aligned(gpa, size) or gpa + size >= 1 << 64:
+        if flags or not size or not c.page_aligned(gpa, size) or gpa + size >= 1 << 64:
             raise call.reject(errno.EINVAL, f"{gpa:#x}, {size:#x} bytes, flags {flags:#x}")
-        td = self.vm.td
+        td = self.td
         if self.vm.is_td and (td is None or not td.record.finalised):
             raise call.reject(errno.EOPNOTSUPP, "the TD is not finalised")
         call.write(s.PRE_FAULT_MEMORY.pack(gpa + size, 0, 0, b""))
@@ -267,7 +293,7 @@ class Vcpu(Descriptor):
         khz = call.argument & 0xFFFFFFFF
         if self.vm.is_td or khz >= 1 << 31:
             raise call.reject(errno.EINVAL, f"{khz} kHz; a TD's frequency is set on the VM")
-        return Reply(commit=lambda: setattr(self, "_tsc_khz", khz or self.vm.kvm.platform.tsc_khz))
+        return Reply(commit=lambda: setattr(self, "_tsc_khz", khz or self.host.platform.tsc_khz))
 
     def enable_cap(self, call: Call) -> Reply:
         """Turn a capability on: only the one that binds paravirtual features to CPUID. EINVAL for another, or flags."""

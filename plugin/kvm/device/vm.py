@@ -8,17 +8,14 @@ import time
 from plugin.kvm.contract import NewFile, Rejected, Reply
 from plugin.kvm.device import capabilities
 from plugin.kvm.device.descriptor import Call, Descriptor
-from plugin.kvm.device.guest_memory import GuestMemory, Slot, page_aligned
-from plugin.kvm.device.tdx import TdState
+from plugin.kvm.device.guest_memory import GuestMemory, Slot
+from plugin.kvm.device.host import KvmHost
 from plugin.kvm.device.vcpu import Vcpu
+from plugin.kvm.dialects.td import TdState
 from plugin.kvm.uapi import constants as c
 from plugin.kvm.uapi import structs as s
 from plugin.kvm.uapi.capabilities import NUMBERS
 from plugin.kvm.uapi.capabilities import name as capability_name
-from plugin.typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from plugin.kvm.device.simulated import SimulatedKvm
 
 MAX_RESERVED_PINS = 24  # KVM_MAX_NR_RESERVED_IOAPIC_PINS
 MAX_IRQ_ROUTES = 4096
@@ -33,16 +30,16 @@ class Vm(Descriptor):
 
     kind: str = "vm"
 
-    def __init__(self, kvm: SimulatedKvm, vm_type: int) -> None:
-        super().__init__(kvm.warnings)
-        self.kvm = kvm
+    def __init__(self, host: KvmHost, vm_type: int) -> None:
+        super().__init__(host.warnings)
+        self.host = host
         self.type = vm_type
         self.memory = GuestMemory()
         self.irqchip = ""
         """"", "split" or "kernel"."""
         self.vcpus: dict[int, Vcpu] = {}
         self.td: TdState | None = None
-        self.tsc_khz = kvm.platform.tsc_khz
+        self.tsc_khz = host.platform.tsc_khz
         """TSC frequency of new vCPUs in kHz."""
         self.capabilities: dict[int, int] = {}
         """First argument of every KVM_ENABLE_CAP."""
@@ -72,23 +69,26 @@ class Vm(Descriptor):
     def became(self, td: TdState) -> None:
         """Take the TD that KVM_TDX_INIT_VM made."""
         self.td = td
-        self.kvm.tds.append(td.record)
+        self.host.tds.append(td.record)
+
+    def populatable(self, first: int, end: int) -> int:
+        """Return how far [first, end) is private memory in slots with a guest_memfd: the first address that is not."""
+        return self.memory.populatable(first, end)
 
     def memory_encrypt_op(self, call: Call) -> Reply:
         """Pass a sub-command to the TDX dialect. ENOTTY if this VM is not a TD."""
         if not self.is_td:
             raise call.reject(errno.ENOTTY, "the VM is not a TD (it was not created with type 5)")
+        refusals = self.host.refusals
         try:
-            reply = self.kvm.tdx.vm(self, call)
+            return refusals.granted(self.host.tdx.vm(self, call.argument, call.memory))
         except Rejected as rejected:
-            self.kvm.refusals.add(rejected)
+            refusals.refused(rejected)
             raise
-        self.kvm.refusals.went_on()
-        return reply
 
     def check_extension(self, call: Call) -> Reply:
         """Answer a capability's value for this VM, 0 if it is unknown; never fails."""
-        return Reply(capabilities.value(call.argument, self.kvm.supported.xsave_size, self.type))
+        return Reply(capabilities.value(call.argument, self.host.supported.xsave_size, self.type))
 
     def has_device_attr(self, call: Call) -> Reply:
         """Say whether the VM has an attribute: ENXIO, it has none here."""
@@ -159,7 +159,7 @@ class Vm(Descriptor):
         size, flags, _ = call.argument_struct()
         if not self.is_td or flags:
             raise call.reject(errno.EINVAL, f"flags {flags:#x} must be 0, and only a TD has private memory here")
-        if not size or not page_aligned(size) or size >= 1 << 63:
+        if not size or not c.page_aligned(size) or size >= 1 << 63:
             raise call.reject(errno.EINVAL, f"size {size:#x} must be a positive multiple of the page size")
         return NewFile(None, size, "kvm-gmem")
 
@@ -173,7 +173,7 @@ class Vm(Descriptor):
         allowed = c.MEMORY_ATTRIBUTE_PRIVATE if self.is_td else 0
         if flags or attributes & ~allowed:
             raise call.reject(errno.EINVAL, f"attributes {attributes:#x} (of {allowed:#x}) or flags {flags:#x}")
-        if not size or address + size >= 1 << 64 or not page_aligned(address, size):
+        if not size or address + size >= 1 << 64 or not c.page_aligned(address, size):
             raise call.reject(errno.EINVAL, f"{address:#x}, {size:#x} bytes: empty, unaligned or wraps")
         return Reply(commit=lambda: self.memory.set_private(address, address + size, private=bool(attributes)))
 
@@ -335,7 +335,7 @@ class Vm(Descriptor):
         khz = call.argument & 0xFFFFFFFF
         if khz >= 1 << 31 or self.created_vcpus:
             raise call.reject(errno.EINVAL, f"{khz} kHz is too much, or a vCPU exists")
-        return Reply(commit=lambda: setattr(self, "tsc_khz", khz or self.kvm.platform.tsc_khz))
+        return Reply(commit=lambda: setattr(self, "tsc_khz", khz or self.host.platform.tsc_khz))
 
     def get_tsc_khz(self, call: Call) -> Reply:
         """Answer the TSC frequency of new vCPUs in kHz."""
@@ -344,7 +344,7 @@ class Vm(Descriptor):
     def get_clock(self, call: Call) -> Reply:
         """Write the guest clock in ns, with the host's real time and TSC."""
         now = time.monotonic_ns()
-        tsc = now * self.kvm.platform.tsc_khz // 1_000_000
+        tsc = now * self.host.platform.tsc_khz // 1_000_000
         flags = c.CLOCK_TSC_STABLE | c.CLOCK_REALTIME | c.CLOCK_HOST_TSC
         clock = (now + self._clock_offset) % (1 << 64)
         call.write(s.CLOCK_DATA.pack(clock, flags, 0, time.time_ns(), tsc % (1 << 64), b""))

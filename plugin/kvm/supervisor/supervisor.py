@@ -172,6 +172,8 @@ class Supervisor:
         except Rejected as rejected:
             self._trace.warn(f"/dev/kvm cannot be opened: {rejected.why}")
             self._listener.answer(call, 0, rejected.errno)
+            if rejected.commit is not None:
+                rejected.commit()
             return
         if self._tracer is not None:
             self._tracer.attach(call.tid)
@@ -201,6 +203,8 @@ class Supervisor:
             outcome = file.device.ioctl(request, argument, memory)
         except Rejected as rejected:
             self._listener.answer(call, 0, rejected.errno)
+            if rejected.commit is not None:
+                rejected.commit()
             return f"{errno.errorcode.get(rejected.errno, rejected.errno)}: {rejected.why}"
         except BadAddress as bad:
             self._listener.answer(call, 0, errno.EFAULT)

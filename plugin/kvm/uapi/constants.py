@@ -1,4 +1,4 @@
-"""Numbers of linux/kvm.h and asm/kvm.h that are not ioctl requests: flags, limits, sub-command ids.
+"""Numbers of linux/kvm.h and asm/kvm.h that are not ioctl requests: flags, limits, sub-command ids; whole pages.
 
 Each name is the kernel's without its KVM_ prefix; the test suite compares them with the header.
 """
@@ -54,3 +54,8 @@ TDX_SUBCOMMANDS = {
     TDX_FINALIZE_VM: "KVM_TDX_FINALIZE_VM",
     TDX_GET_CPUID: "KVM_TDX_GET_CPUID",
 }
+
+
+def page_aligned(*numbers: int) -> bool:
+    """Whether every number is a multiple of the page size."""
+    return not any(number % PAGE_SIZE for number in numbers)

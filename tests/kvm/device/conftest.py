@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -85,6 +86,8 @@ class Vmm:
         try:
             return device.ioctl(request, argument, self.memory)
         except Rejected as rejected:
+            if rejected.commit is not None:
+                rejected.commit()
             raise Failed(rejected.errno, rejected.why) from rejected
         except BadAddress as bad:
             raise Failed(errno.EFAULT, str(bad)) from bad
@@ -109,6 +112,8 @@ class Vmm:
         assert answer.handler is not None
         if answer.commit is not None:
             answer.commit()
+        if answer.handler.kind == "vcpu":
+            answer.handler.attached(mmap.mmap(-1, answer.size))
         return answer.handler
 
     def call(self, device: Device, name: str, layout: Layout, *values: int | bytes) -> int:

@@ -57,7 +57,7 @@ def remembered(thing: object) -> object:
 
 def state(vmm: Vmm, found: dict[str, Device]) -> list[object]:
     """Everything that the devices and the record remember."""
-    return [remembered(device) for device in found.values()] + [remembered(td) for td in vmm.kvm.tds]
+    return [remembered(device) for device in found.values()] + [remembered(td) for td in vmm.kvm.host.tds]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -130,11 +130,11 @@ def test_a_choice_among_what_kvm_shows_makes_a_td_or_fails_in_the_module(
     if answer is None:
         # TDX_OPERAND_INVALID is the VMM's fault; for anything else, such as a malformed topology, KVM says EIO.
         assert (failure, hw_error >> 32) in ((errno.EINVAL, 0xC0000100), (errno.EIO, 0))
-        assert vmm.kvm.tds == []
+        assert vmm.kvm.host.tds == []
         return
     assert hw_error == 0
     assert isinstance(answer, Reply)
     assert answer.commit is not None
     answer.commit()
-    (td,) = vmm.kvm.tds
+    (td,) = vmm.kvm.host.tds
     assert (td.attributes, td.xfam, list(td.asked)) == (*asked, chosen)

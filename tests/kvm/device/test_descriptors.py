@@ -263,7 +263,7 @@ def test_an_ioeventfd_is_assigned_once_and_deassigned_once(vmm: Vmm) -> None:
 
 def test_the_tsc_frequency_is_the_platforms_unless_set_before_the_vcpus(vmm: Vmm) -> None:
     vm = vmm.initialised_td()
-    assert vmm.ioctl(vm, "KVM_GET_TSC_KHZ") == vmm.kvm.platform.tsc_khz
+    assert vmm.ioctl(vm, "KVM_GET_TSC_KHZ") == vmm.kvm.host.platform.tsc_khz
     vmm.ioctl(vm, "KVM_SET_TSC_KHZ", 1_000_000)
     vcpu = vmm.td_vcpu(vm)
     assert vmm.ioctl(vcpu, "KVM_GET_TSC_KHZ") == 1_000_000

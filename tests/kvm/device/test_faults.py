@@ -9,7 +9,7 @@ import pytest
 from plugin.cpuid import Bit, Leaf, Registers
 from plugin.kvm.contract import Device
 from plugin.kvm.device import SimulatedKvm
-from plugin.kvm.device.faults import OPERANDS, Faults, UnknownFault, parse_bit
+from plugin.kvm.dialects.faults import OPERANDS, Faults, UnknownFault, parse_bit
 from plugin.kvm.uapi import proposal as p
 from plugin.kvm.uapi import structs as s
 from plugin.kvm.uapi.cpuid import Entry, entry
@@ -23,7 +23,7 @@ AVX2 = Bit(Leaf(7, 0), "ebx", 5)
 
 def read_back(vmm: Vmm, vcpu: Device) -> list[Entry]:
     """All leaves, with as much room as KVM asks for."""
-    if vmm.kvm.tdx.interface == "upstream":
+    if vmm.kvm.host.tdx.interface == "upstream":
         return vmm.get_cpuid(vcpu)
     return vmm.init_vcpu_cpuid(vcpu, EVERYTHING)
 
@@ -56,7 +56,7 @@ def test_entropy_comes_back_after_n_times(host: Host, times: int) -> None:
         with vmm.fails(errno.EAGAIN):
             vmm.init_vm(vm)
     vmm.init_vm(vm)
-    (refused,) = vmm.kvm.refusals.as_json()
+    (refused,) = vmm.kvm.host.refusals.as_json()
     assert (refused["errno"], refused["times"], refused["overcome"]) == ("EAGAIN", times, True)
 
 
@@ -66,7 +66,7 @@ def test_entropy_never_comes_back_by_default(host: Host) -> None:
     for _ in range(20):
         with vmm.fails(errno.EAGAIN):
             vmm.init_vm(vm)
-    assert vmm.kvm.refusals.as_json()[-1]["overcome"] is False
+    assert vmm.kvm.host.refusals.as_json()[-1]["overcome"] is False
 
 
 def test_only_init_vm_needs_entropy(host: Host) -> None:
@@ -78,7 +78,7 @@ def test_what_kvm_refuses_anyway_is_refused_for_its_own_reason(host: Host) -> No
     vmm = host("entropy", "init-vm=XFAM")
     with vmm.fails(errno.EINVAL):
         vmm.init_vm(vmm.td_vm(), vmm.init_data([]))
-    assert "0x80000008" in vmm.kvm.refusals.as_json()[-1]["why"]
+    assert "0x80000008" in vmm.kvm.host.refusals.as_json()[-1]["why"]
 
 
 @pytest.mark.parametrize("operand", OPERANDS)
@@ -89,15 +89,15 @@ def test_the_module_refuses_with_the_operands_status(host: Host, operand: str) -
     with vmm.fails(errno.EINVAL if invalid else errno.EIO):
         vmm.ioctl(vmm.td_vm(), "KVM_MEMORY_ENCRYPT_OP", address)
     assert vmm.back(address, s.TDX_CMD)[3] == (OPERANDS[operand] if invalid else 0)
-    assert operand in vmm.kvm.refusals.as_json()[-1]["why"]
-    assert not vmm.kvm.tds, "no TD has been made"
+    assert operand in vmm.kvm.host.refusals.as_json()[-1]["why"]
+    assert not vmm.kvm.host.tds, "no TD has been made"
 
 
 def test_the_refused_leaf_is_named(host: Host) -> None:
     vmm = host("init-vm=CPUID_CONFIG:0x7.1")
     with vmm.fails(errno.EINVAL):
         vmm.init_vm(vmm.td_vm())
-    assert "0x7.1" in vmm.kvm.refusals.as_json()[-1]["why"]
+    assert "0x7.1" in vmm.kvm.host.refusals.as_json()[-1]["why"]
 
 
 def test_reading_back_asks_for_room_and_then_shrinks(host: Host) -> None:
@@ -105,7 +105,7 @@ def test_reading_back_asks_for_room_and_then_shrinks(host: Host) -> None:
     vcpu = vmm.open(vmm.initialised_td(), "KVM_CREATE_VCPU")
     healthy = host()
     whole = read_back(healthy, healthy.open(healthy.initialised_td(), "KVM_CREATE_VCPU"))
-    upstream = vmm.kvm.tdx.interface == "upstream"
+    upstream = vmm.kvm.host.tdx.interface == "upstream"
     address = vmm.place(s.CPUID2.pack(256, 0) + bytes(256 * 40)) if upstream else vmm.ask(EVERYTHING)
     with vmm.fails(errno.E2BIG):
         vmm.command(vcpu, "GET_CPUID" if upstream else "INIT_VCPU_CPUID", address)
@@ -148,6 +148,6 @@ def test_refusals_are_counted_and_the_last_ones_kept(module: ModuleVersion, plat
     for number in range(20):
         with vmm.fails(errno.EINVAL):
             vmm.init_vm(vm, vmm.init_data([entry(Leaf(0x80000008), Registers(eax=number << 16))]))
-    kept = vmm.kvm.refusals.as_json()
+    kept = vmm.kvm.host.refusals.as_json()
     assert len(kept) == 16
     assert "is 19;" in kept[-1]["why"]

@@ -69,7 +69,7 @@ def sregs(**registers: int) -> bytes:
 def with_cpuid(vmm: Vmm, vm: Device, number: int = 0) -> Device:
     """A vCPU that has all that KVM supports."""
     vcpu = vmm.open(vm, "KVM_CREATE_VCPU", number)
-    entries = vmm.kvm.supported.entries
+    entries = vmm.kvm.host.supported.entries
     vmm.ioctl(vcpu, "KVM_SET_CPUID2", vmm.place(s.CPUID2.pack(len(entries), 0) + pack(entries)))
     return vcpu
 
@@ -120,7 +120,7 @@ def test_cpuid_follows_cr4(vmm: Vmm, vm: Device) -> None:
     seen = []
     for cr4 in (1 << 18 | 1 << 22, 0):
         vmm.ioctl(vcpu, "KVM_SET_SREGS", vmm.place(sregs(cr4=cr4)))
-        room = len(vmm.kvm.supported.entries)
+        room = len(vmm.kvm.host.supported.entries)
         address = vmm.place(s.CPUID2.pack(room, 0) + bytes(room * s.CPUID_ENTRY2.size))
         vmm.ioctl(vcpu, "KVM_GET_CPUID2", address)
         by_leaf = {e.leaf: e.registers for e in unpack(vmm.memory.read(address + 8, room * s.CPUID_ENTRY2.size))}

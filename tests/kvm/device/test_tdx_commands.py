@@ -155,9 +155,9 @@ def test_a_module_that_forces_an_attribute_kvm_does_not_know_is_eio(
 
 def test_init_vm_makes_a_td(vmm: Vmm) -> None:
     vm = vmm.td_vm()
-    assert vmm.kvm.tds == []
+    assert vmm.kvm.host.tds == []
     vmm.init_vm(vm, vmm.init_data(attributes=SEPT_VE_DISABLE, xfam=7))
-    (td,) = vmm.kvm.tds
+    (td,) = vmm.kvm.host.tds
     assert (td.td.params.attributes, td.td.params.xfam, td.gpaw) == (SEPT_VE_DISABLE, 7, 48)
 
 
@@ -165,7 +165,7 @@ def test_init_vm_a_second_time_is_einval(vmm: Vmm) -> None:
     vm = vmm.initialised_td()
     with vmm.fails(errno.EINVAL):
         vmm.init_vm(vm)
-    assert len(vmm.kvm.tds) == 1
+    assert len(vmm.kvm.host.tds) == 1
 
 
 def test_init_vm_takes_no_flags(vmm: Vmm) -> None:
@@ -218,7 +218,7 @@ def test_an_xfam_bit_kvm_does_not_support_is_einval(vmm: Vmm, bit: int) -> None:
 
 def test_fixed_1_bits_of_attributes_and_xfam_are_added(vmm: Vmm, module: ModuleVersion) -> None:
     vmm.init_vm(vmm.td_vm(), vmm.init_data(attributes=0, xfam=0))
-    params = vmm.kvm.tds[0].td.params
+    params = vmm.kvm.host.tds[0].td.params
     assert (params.attributes, params.xfam) == (module.attributes_fixed1, module.xfam_fixed1)
     assert params.xfam == 3
 
@@ -254,7 +254,7 @@ def test_52_bits_need_five_ept_levels(vmm: Vmm, module: ModuleVersion, platform:
 def test_the_address_width_is_not_handed_to_the_module_and_all_else_is(vmm: Vmm) -> None:
     cache = entry(Leaf(4, 0), Registers(eax=0xFF << 16))
     vmm.init_vm(vmm.td_vm(), vmm.init_data([width(48), cache]))
-    config = vmm.kvm.tds[0].td.params.cpuid_config
+    config = vmm.kvm.host.tds[0].td.params.cpuid_config
     assert (config[WIDTH], config[cache.leaf]) == (Registers(), cache.registers)
 
 
@@ -298,7 +298,7 @@ def test_a_configured_bit_reaches_the_td(vmm: Vmm) -> None:
     bit = shown.registers.eax & -shown.registers.eax
     vmm.init_vm(vm, vmm.init_data([width(48), entry(Leaf(7, 1), Registers(eax=bit))], xfam=0xE7))
     vmm.init_vm(vmm.td_vm(), vmm.init_data([width(48)], xfam=0xE7))
-    on, off = (td.td.cpuid[Leaf(7, 1)].eax & bit for td in vmm.kvm.tds)
+    on, off = (td.td.cpuid[Leaf(7, 1)].eax & bit for td in vmm.kvm.host.tds)
     assert (on, off) == (bit, 0)
 
 
@@ -320,16 +320,16 @@ def test_init_vm_changes_nothing_until_the_reply_is_taken(vmm: Vmm) -> None:
     address = vmm.place(s.TDX_CMD.pack(1, 0, vmm.place(vmm.init_data()), 0))
     lost = vmm.answer(vm, NUMBERS["KVM_MEMORY_ENCRYPT_OP"], address)
     assert isinstance(lost, Reply)
-    assert vmm.kvm.tds == []
+    assert vmm.kvm.host.tds == []
     vmm.ioctl(vm, "KVM_MEMORY_ENCRYPT_OP", address)  # the repeated call
-    assert len(vmm.kvm.tds) == 1
+    assert len(vmm.kvm.host.tds) == 1
 
 
 def test_the_tsc_frequency_is_the_vms(vmm: Vmm) -> None:
     vm = vmm.td_vm()
     vmm.ioctl(vm, "KVM_SET_TSC_KHZ", 1_000_000)
     vmm.init_vm(vm)
-    assert vmm.kvm.tds[0].td.cpuid[Leaf(0x15)] == Registers(1, 40, 25_000_000, 0)
+    assert vmm.kvm.host.tds[0].td.cpuid[Leaf(0x15)] == Registers(1, 40, 25_000_000, 0)
 
 
 def test_a_tsc_frequency_the_module_cannot_make_is_einval_with_hw_error(vmm: Vmm) -> None:
@@ -355,15 +355,9 @@ def test_64_vcpus(vmm: Vmm) -> None:
     vm = vmm.initialised_td()
     for number in range(64):
         vmm.open(vm, "KVM_CREATE_VCPU", number)
-    assert vmm.kvm.tds[0].vcpus == 64
+    assert vmm.kvm.host.tds[0].vcpus == 64
     with vmm.fails(errno.EEXIST):
         vmm.open(vm, "KVM_CREATE_VCPU", 63)
-
-
-def test_init_vcpu_keeps_rcx(vmm: Vmm) -> None:
-    vcpu = vmm.td_vcpu(vmm.initialised_td())
-    vmm.command(vcpu, "INIT_VCPU", 0x809000)
-    assert getattr(vcpu, "td_rcx") == 0x809000  # noqa: B009 - not part of Device
 
 
 def test_init_vcpu_a_second_time_is_einval(vmm: Vmm) -> None:
@@ -514,9 +508,9 @@ def test_finalize_vm_needs_an_initialised_td(vmm: Vmm) -> None:
 
 def test_finalize_vm_works_once(vmm: Vmm) -> None:
     vm = vmm.initialised_td()
-    assert not vmm.kvm.tds[0].finalised
+    assert not vmm.kvm.host.tds[0].finalised
     vmm.command(vm, "FINALIZE_VM")
-    assert vmm.kvm.tds[0].finalised
+    assert vmm.kvm.host.tds[0].finalised
     with vmm.fails(errno.EINVAL):
         vmm.command(vm, "FINALIZE_VM")
 
@@ -550,7 +544,7 @@ def test_get_cpuid_reads_leaf_0_up_to_its_maximum_then_the_extended_range(vmm: V
 
 def test_get_cpuid_is_what_the_module_says(vmm: Vmm) -> None:
     entries = vmm.get_cpuid(vmm.td_vcpu(vmm.initialised_td()))
-    td = vmm.kvm.tds[0].td
+    td = vmm.kvm.host.tds[0].td
     for e in entries:
         expected = td.read(e.leaf)
         assert expected is not None
@@ -562,7 +556,7 @@ def test_get_cpuid_is_what_the_module_says(vmm: Vmm) -> None:
 
 def test_sub_leaves_are_read_from_0_until_one_fails(vmm: Vmm) -> None:
     entries = vmm.get_cpuid(vmm.td_vcpu(vmm.initialised_td()))
-    td = vmm.kvm.tds[0].td
+    td = vmm.kvm.host.tds[0].td
     for number in {e.function for e in entries if e.flags}:
         found = [e.subleaf for e in entries if e.function == number]
         assert found == list(range(len(found)))
@@ -606,12 +600,12 @@ def test_each_vm_is_a_td_of_its_own(vmm: Vmm) -> None:
     first, second = vmm.td_vm(), vmm.td_vm()
     vmm.init_vm(first, vmm.init_data(xfam=3))
     vmm.init_vm(second, vmm.init_data(xfam=7))
-    assert [td.xfam for td in vmm.kvm.tds] == [3, 7]
+    assert [td.xfam for td in vmm.kvm.host.tds] == [3, 7]
 
 
 def test_a_new_descriptor_is_not_a_vcpu_before_the_reply_is_taken(vmm: Vmm) -> None:
     vm = vmm.initialised_td()
     assert isinstance(vmm.answer(vm, NUMBERS["KVM_CREATE_VCPU"], 0), NewFile)
-    assert vmm.kvm.tds[0].vcpus == 0
+    assert vmm.kvm.host.tds[0].vcpus == 0
     vmm.open(vm, "KVM_CREATE_VCPU", 0)
-    assert vmm.kvm.tds[0].vcpus == 1
+    assert vmm.kvm.host.tds[0].vcpus == 1

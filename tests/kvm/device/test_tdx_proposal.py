@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugin.cpuid import REGISTERS, ZERO, Bit, Leaf, Registers
-from plugin.kvm.device.td_cpuid import read_cpuid
-from plugin.kvm.device.tdx_proposal import known_cpuid
 from plugin.kvm.device.vcpu import Vcpu
 from plugin.kvm.device.vm import Vm
+from plugin.kvm.dialects.proposal import known_cpuid
+from plugin.kvm.dialects.td_cpuid import read_cpuid
 from plugin.kvm.policy.td import UNSUPPORTED_CPUID
 from plugin.kvm.uapi import proposal as p
 from plugin.kvm.uapi import structs as s
@@ -63,7 +63,7 @@ def test_an_upstream_kvm_answers_the_probe_with_einval(module: ModuleVersion, pl
     upstream = Vmm(module, platform)
     with upstream.fails(errno.EINVAL):
         upstream.config_cpuid(upstream.td_vm(), 0)
-    assert upstream.kvm.refusals.as_json() == [], "a probe is not why anything fails"
+    assert upstream.kvm.host.refusals.as_json() == [], "a probe is not why anything fails"
 
 
 def test_the_probe_needs_no_room(vmm: Vmm) -> None:
@@ -74,7 +74,7 @@ def test_the_probe_needs_no_room(vmm: Vmm) -> None:
 def test_get_cpuid_does_not_exist(vmm: Vmm) -> None:
     with vmm.fails(errno.EINVAL):
         vmm.get_cpuid(vcpu_of(vmm, vmm.initialised_td()))
-    assert "KVM_TDX_GET_CPUID does not exist" in vmm.kvm.refusals.as_json()[-1]["why"]
+    assert "KVM_TDX_GET_CPUID does not exist" in vmm.kvm.host.refusals.as_json()[-1]["why"]
 
 
 # KVM_TDX_CAPABILITIES
@@ -157,7 +157,7 @@ def test_a_hidden_bit_cannot_be_chosen(vmm: Vmm) -> None:
     data = vmm.init_data([WIDTH_48, entry(HT.leaf, Registers(edx=1 << HT.position))])
     with vmm.fails(errno.EINVAL):
         vmm.init_vm(vmm.td_vm(), data)
-    assert "0x1.edx[28]" in vmm.kvm.refusals.as_json()[-1]["why"]
+    assert "0x1.edx[28]" in vmm.kvm.host.refusals.as_json()[-1]["why"]
 
 
 @pytest.mark.parametrize("hidden", [Registers(ebx=1 << 4), Registers(ebx=1 << 11), Registers(ecx=1 << 5)])
@@ -306,7 +306,7 @@ def test_init_vcpu_needs_leaf_1_first(vmm: Vmm) -> None:
 def test_set_cpuid2_is_refused_for_a_td_and_for_no_other_vm(vmm: Vmm) -> None:
     with vmm.fails(errno.EINVAL):
         vmm.set_cpuid2(vcpu_of(vmm, vmm.initialised_td()), [])
-    assert "KVM_SET_CPUID2" in vmm.kvm.refusals.as_json()[-1]["why"]
+    assert "KVM_SET_CPUID2" in vmm.kvm.host.refusals.as_json()[-1]["why"]
     plain = vmm.open(vmm.open(vmm.system, "KVM_CREATE_VM", 0), "KVM_CREATE_VCPU", 0)
     vmm.set_cpuid2(plain, [])
 
@@ -348,7 +348,7 @@ def test_kvm_keeps_exactly_what_it_returns_and_what_the_td_has(asked: list[tuple
 
 def test_kvms_list_agrees_with_what_it_supports_for_other_vms(vmm: Vmm) -> None:
     """Feature bits that KVM gives any VM on the newest platform are bits that it knows."""
-    supported = Vmm(load_module("1.5.05"), load_platform("granite-rapids")).kvm.supported.entries
+    supported = Vmm(load_module("1.5.05"), load_platform("granite-rapids")).kvm.host.supported.entries
     known = known_cpuid()
     features = {Leaf(1): ("ecx", "edx"), Leaf(7, 0): ("ebx", "ecx", "edx"), Leaf(7, 1): ("eax", "edx")}
     for leaf, registers in features.items():

@@ -1,4 +1,4 @@
-"""What each TD was asked for and what it became, for reports."""
+"""A TD as KVM knows it, and the record of what it was asked for and became."""
 
 from __future__ import annotations
 
@@ -64,3 +64,19 @@ class TdRecord:
             "vcpus": self.vcpus,
             "finalised": self.finalised,
         }
+
+
+class TdState:
+    """What KVM knows of an initialised TD: struct kvm_tdx."""
+
+    __slots__ = ("record", "shared_bit", "td")
+
+    def __init__(self, td: Td, record: TdRecord) -> None:
+        self.td = td
+        self.record = record
+        self.shared_bit = 1 << (record.gpaw - 1)
+        """The guest physical address bit that is set for shared memory."""
+
+    def is_private(self, gpa: int) -> bool:
+        """Whether an address lacks the shared bit (vt_is_tdx_private_gpa)."""
+        return not gpa & self.shared_bit

@@ -14,9 +14,8 @@ import errno
 from collections.abc import Sequence
 
 from plugin.cpuid.leaf import REGISTERS, Bit, Leaf
-from plugin.kvm.contract import Reply
-from plugin.kvm.device.descriptor import Call
-from plugin.kvm.device.tdx import Command, TdxDialect, refused_by_module
+from plugin.kvm.contract import Memory, Reply, then
+from plugin.kvm.dialects.commands import Command, refused_by_module
 from plugin.kvm.uapi import constants as c
 from plugin.kvm.uapi import proposal as p
 from plugin.kvm.uapi import structs as s
@@ -26,8 +25,7 @@ from plugin.tdx_module.errors import cpuid_refused
 from plugin.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from plugin.kvm.device.vcpu import Vcpu
-    from plugin.kvm.device.vm import Vm
+    from plugin.kvm.dialects.contract import TdVcpu, TdVm, TdxDialect
 
 INJECTED = "(injected by --fault)"
 FOREVER = -1
@@ -104,7 +102,10 @@ def _refusal(value: str) -> SeamcallError:
 
 
 class FaultyTdx:
-    """A dialect around another one: what that one refuses stays refused, what it grants may go wrong."""
+    """A dialect around another one: what that one refuses stays refused, what it grants may go wrong.
+
+    A fault that happens only so often is spent with the answer's commit: a caller that saw none has it before it still.
+    """
 
     def __init__(self, inner: TdxDialect, faults: Faults) -> None:
         self.interface = inner.interface
@@ -112,34 +113,39 @@ class FaultyTdx:
         self._inner = inner
         self._faults = faults
         self._asked_for_room: set[int] = set()
+        """vCPUs that were told that there is too little room."""
         self._missing = 0
+        """How many leaves fewer than there are were read last."""
 
-    def vm(self, vm: Vm, call: Call) -> Reply:
+    def vm(self, vm: TdVm, argument: int, memory: Memory) -> Reply:
         """Answer as the inner dialect, unless KVM_TDX_INIT_VM is to fail. Raises Rejected, BadAddress."""
-        command = Command(call, p.SUBCOMMANDS)
-        reply = self._inner.vm(vm, call)
+        command = Command(argument, memory, p.SUBCOMMANDS)
+        reply = self._inner.vm(vm, argument, memory)
         if command.id != c.TDX_INIT_VM:
             return reply
         if self._faults.without_entropy:
-            self._faults.without_entropy -= 1
-            raise command.reject(
-                errno.EAGAIN, f"TDH.MNG.CREATE: RND_NO_ENTROPY: the random number generator is busy {INJECTED}"
-            )
+            why = f"TDH.MNG.CREATE: RND_NO_ENTROPY: the random number generator is busy {INJECTED}"
+            raise command.reject(errno.EAGAIN, why).then(self._spend_entropy)
         if self._faults.refusal is not None:
             raise refused_by_module(command, self._faults.refusal)
         return reply
 
-    def vcpu(self, vcpu: Vcpu, call: Call) -> Reply:
+    def _spend_entropy(self) -> None:
+        self._faults.without_entropy -= 1
+
+    def vcpu(self, vcpu: TdVcpu, argument: int, memory: Memory) -> Reply:
         """Answer as the inner dialect, with what is read back changed. Raises Rejected, BadAddress."""
-        command = Command(call, p.SUBCOMMANDS)
-        reply = self._inner.vcpu(vcpu, call)
+        command = Command(argument, memory, p.SUBCOMMANDS)
+        reply = self._inner.vcpu(vcpu, argument, memory)
         offset = {c.TDX_GET_CPUID: 0, p.TDX_INIT_VCPU_CPUID: p.TDX_INIT_VCPU_CPUID_HEAD.offset("cpuid_nent")}
         if command.id in offset:
             self._change(vcpu, command, command.data + offset[command.id])
+            if self._faults.shrinks:
+                return reply._replace(commit=then(reply.commit, self._lose_a_leaf))
         return reply
 
-    def _change(self, vcpu: Vcpu, command: Command, address: int) -> None:
-        memory = command.call.memory
+    def _change(self, vcpu: TdVcpu, command: Command, address: int) -> None:
+        memory = command.memory
         count, padding = s.CPUID2.unpack(memory.read(address, s.CPUID2.size))
         entries = unpack(memory.read(address + s.CPUID2.size, count * s.CPUID_ENTRY2.size))
         if self._faults.shrinks:
@@ -148,16 +154,18 @@ class FaultyTdx:
             entries = [flip(one, bit) for one in entries]
         memory.write(address, s.CPUID2.pack(len(entries), padding) + pack(entries))
 
-    def _shrink(self, vcpu: Vcpu, command: Command, entries: list[Entry]) -> list[Entry]:
+    def _shrink(self, vcpu: TdVcpu, command: Command, entries: list[Entry]) -> list[Entry]:
         """Ask for room first, as a TD does that has more leaves than fit; then have one leaf less than before.
 
         The inner dialect has written the number needed into nent.
         """
         if vcpu.number not in self._asked_for_room:
-            self._asked_for_room.add(vcpu.number)
-            raise command.reject(errno.E2BIG, f"{len(entries)} entries do not fit {INJECTED}")
+            refused = command.reject(errno.E2BIG, f"{len(entries)} entries do not fit {INJECTED}")
+            raise refused.then(lambda: self._asked_for_room.add(vcpu.number))
+        return entries[: -self._missing - 1]
+
+    def _lose_a_leaf(self) -> None:
         self._missing += 1
-        return entries[: -self._missing]
 
 
 def flip(entry: Entry, bit: Bit) -> Entry:

@@ -6,8 +6,9 @@ import errno
 
 from plugin.cpuid.leaf import ZERO, Leaf, Registers
 from plugin.kvm.contract import Reply
-from plugin.kvm.device.td_cpuid import read_cpuid
-from plugin.kvm.device.tdx import Command, TdState, TdxCommands
+from plugin.kvm.dialects.commands import Command, TdxCommands
+from plugin.kvm.dialects.td import TdState
+from plugin.kvm.dialects.td_cpuid import read_cpuid
 from plugin.kvm.policy.td import UNSUPPORTED_CPUID, WIDTH, WIDTH_LEAF
 from plugin.kvm.uapi import constants as c
 from plugin.kvm.uapi import structs as s
@@ -16,8 +17,7 @@ from plugin.tdx_module import ModuleVersion, Platform
 from plugin.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from plugin.kvm.device.vcpu import Vcpu
-    from plugin.kvm.device.vm import Vm
+    from plugin.kvm.dialects.contract import TdVcpu, TdVm
 
 
 class UpstreamTdx(TdxCommands):
@@ -40,14 +40,14 @@ class UpstreamTdx(TdxCommands):
             mask |= WIDTH
         return Entry(leaf.number, leaf.subleaf or 0, 0, mask.without(UNSUPPORTED_CPUID.get(leaf, ZERO)))
 
-    def _capabilities(self, vm: Vm, command: Command) -> Reply:
+    def _capabilities(self, vm: TdVm, command: Command) -> Reply:
         """Report what is supported and configurable (tdx_get_capabilities).
 
         EINVAL: flags. E2BIG: too few entries; nothing is written, not even how many are needed. EIO: the module
         forces an ATTRIBUTES or XFAM bit that KVM does not know.
         """
         command.no_flags()
-        header = command.call.memory.read(command.data, s.TDX_CAPABILITIES.size)
+        header = command.memory.read(command.data, s.TDX_CAPABILITIES.size)
         *_, room, padding = s.TDX_CAPABILITIES.unpack(header)
         if room < len(self.configurable):
             raise command.reject(errno.E2BIG, f"{len(self.configurable)} entries do not fit in {room}")
@@ -57,9 +57,9 @@ class UpstreamTdx(TdxCommands):
         """Put the entries into TD_PARAMS.CPUID_CONFIG[] as they are: the module checks their bits."""
         return self.place(command, entries, self._slots)
 
-    def _get_cpuid(self, vcpu: Vcpu, td: TdState, command: Command) -> Reply:
+    def _get_cpuid(self, vcpu: TdVcpu, td: TdState, command: Command) -> Reply:
         """Read the TD's CPUID (tdx_vcpu_get_cpuid). E2BIG with the number needed in nent if they do not fit."""
-        memory = command.call.memory
+        memory = command.memory
         room, padding = s.CPUID2.unpack(memory.read(command.data, s.CPUID2.size))
         entries = read_cpuid(td.td, td.record.gpaw)
         header = s.CPUID2.pack(len(entries), padding)

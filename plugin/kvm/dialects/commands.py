@@ -1,8 +1,8 @@
 """KVM_MEMORY_ENCRYPT_OP of a TD: what all dialects have in common (arch/x86/kvm/vmx/tdx.c).
 
-A dialect is one way of talking to KVM about a TD's CPUID; each has a file of its own (`tdx_upstream`,
-`tdx_proposal`). They differ in which bits they let a VMM configure and in how they tell what the TD has. The order
-of the checks is the kernel's, because it decides which error a VMM sees.
+A dialect is one way of talking to KVM about a TD's CPUID; each has a file of its own (`upstream`, `proposal`). They
+differ in which bits they let a VMM configure and in how they tell what the TD has. The order of the checks is the
+kernel's, because it decides which error a VMM sees.
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ import errno
 from collections.abc import Callable, Iterable, Mapping
 
 from plugin.cpuid.leaf import ZERO, Leaf, Registers
-from plugin.kvm.contract import Rejected, Reply
-from plugin.kvm.device.descriptor import Call
-from plugin.kvm.device.guest_memory import page_aligned
-from plugin.kvm.device.record import TdRecord
-from plugin.kvm.device.refusals import Unknown
+from plugin.kvm.contract import Memory, Rejected, Reply
+from plugin.kvm.dialects.td import TdRecord, TdState
 from plugin.kvm.policy.td import (
     FIVE_LEVEL_WIDTH,
     SUPPORTED_TD_ATTRS,
@@ -28,12 +25,11 @@ from plugin.kvm.policy.td import (
 from plugin.kvm.uapi import constants as c
 from plugin.kvm.uapi import structs as s
 from plugin.kvm.uapi.cpuid import Entry, unpack
-from plugin.tdx_module import ModuleVersion, Platform, SeamcallError, Td, TdParams, attribute_names, init_td, xfam_names
-from plugin.typing import TYPE_CHECKING, Protocol
+from plugin.tdx_module import ModuleVersion, Platform, SeamcallError, TdParams, attribute_names, init_td, xfam_names
+from plugin.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from plugin.kvm.device.vcpu import Vcpu
-    from plugin.kvm.device.vm import Vm
+    from plugin.kvm.dialects.contract import TdVcpu, TdVm
 
 USER_TDVMCALLINFO_1_R11 = 1 << 1
 """Optional hypercalls that KVM forwards to the VMM: SetupEventNotifyInterrupt."""
@@ -42,29 +38,20 @@ _OPERAND_INVALID, _STATUS_CLASS = 0xC000010000000000, 0xFFFFFFFF00000000
 _X2APIC = 1 << 21
 
 
-class TdxDialect(Protocol):
-    """One way of talking to KVM about TDs."""
-
-    interface: str
-    takes_cpuid2: bool
-    """Whether KVM_SET_CPUID2 is allowed on a TD's vCPU."""
-
-    def vm(self, vm: Vm, call: Call) -> Reply:
-        """Answer KVM_MEMORY_ENCRYPT_OP on a TD's descriptor. Raises Rejected, BadAddress."""
-
-    def vcpu(self, vcpu: Vcpu, call: Call) -> Reply:
-        """Answer KVM_MEMORY_ENCRYPT_OP on a TD's vCPU. Raises Rejected, BadAddress."""
+class Unknown(Rejected):
+    """A command without a name: VMMs call such to find out what KVM has, so no refusal to speak of."""
 
 
 class Command:
-    """One struct kvm_tdx_cmd in flight, with the ioctl that brought it."""
+    """One struct kvm_tdx_cmd in flight, with the memory of the caller."""
 
-    __slots__ = ("call", "data", "flags", "id", "name", "named")
+    __slots__ = ("_at", "data", "flags", "id", "memory", "name", "named")
 
-    def __init__(self, call: Call, names: Mapping[int, str] = c.TDX_SUBCOMMANDS) -> None:
-        """Read the command (tdx_get_cmd). Raises BadAddress; Rejected EINVAL if hw_error is not 0."""
-        self.call = call
-        self.id, self.flags, self.data, hw_error = call.read(s.TDX_CMD)
+    def __init__(self, argument: int, memory: Memory, names: Mapping[int, str] = c.TDX_SUBCOMMANDS) -> None:
+        """Read the command at `argument` (tdx_get_cmd). Raises BadAddress; Rejected EINVAL if hw_error is not 0."""
+        self._at = argument
+        self.memory = memory
+        self.id, self.flags, self.data, hw_error = s.TDX_CMD.unpack(memory.read(argument, s.TDX_CMD.size))
         self.name = names.get(self.id, f"TDX sub-command {self.id:#x}")
         self.named = self.id in names
         if hw_error:
@@ -86,23 +73,7 @@ class Command:
 
     def write_back(self, hw_error: int = 0) -> None:
         """Copy the command back to the caller, with the SEAMCALL's status. Raises BadAddress."""
-        self.call.write(s.TDX_CMD.pack(self.id, self.flags, self.data, hw_error))
-
-
-class TdState:
-    """What KVM knows of an initialised TD: struct kvm_tdx."""
-
-    __slots__ = ("record", "shared_bit", "td")
-
-    def __init__(self, td: Td, record: TdRecord) -> None:
-        self.td = td
-        self.record = record
-        self.shared_bit = 1 << (record.gpaw - 1)
-        """The guest physical address bit that is set for shared memory."""
-
-    def is_private(self, gpa: int) -> bool:
-        """Whether an address lacks the shared bit (vt_is_tdx_private_gpa)."""
-        return not gpa & self.shared_bit
+        self.memory.write(self._at, s.TDX_CMD.pack(self.id, self.flags, self.data, hw_error))
 
 
 def find_entry(entries: Iterable[Entry], function: int, index: int) -> Entry | None:
@@ -135,11 +106,11 @@ class TdxCommands:
             if (mask := module.configurable.get(leaf, ZERO)) & hidden != ZERO
         }
         """Bits the module can configure and KVM does not let a VMM have."""
-        self.vm_commands: dict[int, Callable[[Vm, Command], Reply]] = {
+        self.vm_commands: dict[int, Callable[[TdVm, Command], Reply]] = {
             c.TDX_INIT_VM: self._init_vm,
             c.TDX_FINALIZE_VM: self._finalize_vm,
         }
-        self.vcpu_commands: dict[int, Callable[[Vcpu, TdState, Command], Reply]] = {
+        self.vcpu_commands: dict[int, Callable[[TdVcpu, TdState, Command], Reply]] = {
             c.TDX_INIT_VCPU: self._init_vcpu,
             c.TDX_INIT_MEM_REGION: self._init_mem_region,
         }
@@ -154,12 +125,12 @@ class TdxCommands:
 
     # On the VM
 
-    def vm(self, vm: Vm, call: Call) -> Reply:
+    def vm(self, vm: TdVm, argument: int, memory: Memory) -> Reply:
         """Answer a sub-command on a TD's descriptor; EINVAL for an id that it does not have (tdx_vm_ioctl).
 
         The command is written back after KVM_TDX_INIT_VM and KVM_TDX_FINALIZE_VM, failed or not.
         """
-        command = Command(call, self.names)
+        command = Command(argument, memory, self.names)
         handler = self.vm_commands.get(command.id)
         if handler is None:
             raise command.unknown()
@@ -175,10 +146,10 @@ class TdxCommands:
         head = s.TDX_CAPABILITIES.pack(
             self.attributes, self.xfam, 0, USER_TDVMCALLINFO_1_R11, 0, 0, b"", entries, padding
         )
-        command.call.memory.write(command.data, head + behind)
+        command.memory.write(command.data, head + behind)
         return Reply()
 
-    def _init_vm(self, vm: Vm, command: Command) -> Reply:
+    def _init_vm(self, vm: TdVm, command: Command) -> Reply:
         """Create the TD (tdx_td_init, setup_tdparams, __tdx_td_init).
 
         In this order: EINVAL for a second time or flags; E2BIG for more than 256 entries; EINVAL for reserved fields;
@@ -204,11 +175,11 @@ class TdxCommands:
         command.write_back()
         return Reply(commit=lambda: vm.became(TdState(td, record)))
 
-    def _read_init_vm(self, vm: Vm, command: Command) -> tuple[int, int, list[Entry]]:
+    def _read_init_vm(self, vm: TdVm, command: Command) -> tuple[int, int, list[Entry]]:
         if vm.td is not None:
             raise command.reject(errno.EINVAL, "the TD is initialised already")
         command.no_flags()
-        memory = command.call.memory
+        memory = command.memory
         attributes, xfam, _, _, _, reserved, count, padding = s.TDX_INIT_VM.unpack(
             memory.read(command.data, s.TDX_INIT_VM.size)
         )
@@ -275,7 +246,7 @@ class TdxCommands:
             raise command.reject(errno.EINVAL, f"{what} among the configurable leaves")
         return config
 
-    def _finalize_vm(self, vm: Vm, command: Command) -> Reply:
+    def _finalize_vm(self, vm: TdVm, command: Command) -> Reply:
         """Close the measurement: the TD can run. EINVAL before INIT_VM or a second time (tdx_td_finalize)."""
         td = vm.td
         command.write_back()
@@ -287,13 +258,13 @@ class TdxCommands:
 
     # On a vCPU
 
-    def vcpu(self, vcpu: Vcpu, call: Call) -> Reply:
+    def vcpu(self, vcpu: TdVcpu, argument: int, memory: Memory) -> Reply:
         """Answer a sub-command on a TD's vCPU.
 
         EINVAL for an id that it does not have, or once the TD is finalised (tdx_vcpu_ioctl).
         """
-        command = Command(call, self.names)
-        td = vcpu.vm.td
+        command = Command(argument, memory, self.names)
+        td = vcpu.td
         if td is None or td.record.finalised:
             raise command.reject(errno.EINVAL, "only possible between KVM_TDX_INIT_VM and KVM_TDX_FINALIZE_VM")
         handler = self.vcpu_commands.get(command.id)
@@ -301,8 +272,8 @@ class TdxCommands:
             raise command.unknown()
         return handler(vcpu, td, command)
 
-    def _init_vcpu(self, vcpu: Vcpu, td: TdState, command: Command) -> Reply:
-        """Create the vCPU in the module; `data` is its first RCX (tdx_vcpu_init).
+    def _init_vcpu(self, vcpu: TdVcpu, td: TdState, command: Command) -> Reply:
+        """Create the vCPU in the module; `data`, its first RCX, matters to no one here (tdx_vcpu_init).
 
         EINVAL: flags, a second time, or no X2APIC in KVM's leaf 1 of this vCPU (the module always uses x2APIC).
         """
@@ -313,9 +284,9 @@ class TdxCommands:
         if features is None or not features.registers.ecx & _X2APIC:
             source = "KVM_SET_CPUID2" if self.takes_cpuid2 else "KVM_TDX_INIT_VCPU_CPUID with leaf 1"
             raise command.reject(errno.EINVAL, f"{source} has to give the vCPU X2APIC (leaf 1 ECX[21]) first")
-        return Reply(commit=lambda: vcpu.became_td(command.data))
+        return Reply(commit=vcpu.became_td)
 
-    def _init_mem_region(self, vcpu: Vcpu, td: TdState, command: Command) -> Reply:
+    def _init_mem_region(self, vcpu: TdVcpu, td: TdState, command: Command) -> Reply:
         """Copy pages into private memory and add them to the TD (tdx_vcpu_init_mem_region).
 
         EINVAL: vCPU not initialised, unknown flags, addresses not page aligned, no pages, a range that wraps or is
@@ -324,16 +295,16 @@ class TdxCommands:
         if not vcpu.td_initialised:
             raise command.reject(errno.EINVAL, "the vCPU is not initialised (KVM_TDX_INIT_VCPU)")
         command.no_flags(c.TDX_MEASURE_MEMORY_REGION)
-        memory = command.call.memory
+        memory = command.memory
         source, gpa, pages = s.TDX_INIT_MEM_REGION.unpack(memory.read(command.data, s.TDX_INIT_MEM_REGION.size))
         end = (gpa + pages * c.PAGE_SIZE) % (1 << 64)
-        if not page_aligned(source, gpa):
+        if not c.page_aligned(source, gpa):
             raise command.reject(errno.EINVAL, f"source {source:#x} and gpa {gpa:#x} must be page aligned")
         if not pages or end <= gpa:
             raise command.reject(errno.EINVAL, f"{pages:#x} pages at {gpa:#x} are none, or wrap")
         if not td.is_private(gpa) or not td.is_private(end - 1):
             raise command.reject(errno.EINVAL, f"{gpa:#x} to {end:#x} has the shared bit {td.shared_bit:#x} set")
-        added = (vcpu.vm.memory.populatable(gpa, end) - gpa) // c.PAGE_SIZE
+        added = (vcpu.populatable(gpa, end) - gpa) // c.PAGE_SIZE
         if added:
             memory.read(source, 1)
             memory.read(source + added * c.PAGE_SIZE - 1, 1)

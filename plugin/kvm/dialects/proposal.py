@@ -13,8 +13,9 @@ from collections.abc import Mapping
 
 from plugin.cpuid.leaf import REGISTERS, ZERO, Leaf, Registers
 from plugin.kvm.contract import Reply
-from plugin.kvm.device.td_cpuid import read_leaf
-from plugin.kvm.device.tdx import Command, TdState, TdxCommands
+from plugin.kvm.dialects.commands import Command, TdxCommands
+from plugin.kvm.dialects.td import TdState
+from plugin.kvm.dialects.td_cpuid import read_leaf
 from plugin.kvm.policy.td import UNSUPPORTED_CPUID, WIDTH, WIDTH_LEAF
 from plugin.kvm.uapi import constants as c
 from plugin.kvm.uapi import proposal as p
@@ -24,8 +25,7 @@ from plugin.tdx_module import ModuleVersion, Platform
 from plugin.typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from plugin.kvm.device.vcpu import Vcpu
-    from plugin.kvm.device.vm import Vm
+    from plugin.kvm.dialects.contract import TdVcpu, TdVm
 
 
 def known_cpuid() -> Mapping[Leaf, Registers]:
@@ -72,20 +72,20 @@ class ProposalTdx(TdxCommands):
 
     # On the VM
 
-    def _capabilities(self, vm: Vm, command: Command) -> Reply:
+    def _capabilities(self, vm: TdVm, command: Command) -> Reply:
         """Report supported ATTRIBUTES and XFAM, with no CPUID entry. EINVAL: flags. EIO: as upstream."""
         command.no_flags()
-        header = command.call.memory.read(command.data, s.TDX_CAPABILITIES.size)
+        header = command.memory.read(command.data, s.TDX_CAPABILITIES.size)
         *_, padding = s.TDX_CAPABILITIES.unpack(header)
         return self.write_capabilities(command, 0, padding, b"")
 
-    def _get_config_cpuid(self, vm: Vm, command: Command) -> Reply:
+    def _get_config_cpuid(self, vm: TdVm, command: Command) -> Reply:
         """Report the configurable bits that KVM knows, as masks.
 
         EINVAL: flags or padding. E2BIG: too few entries; nent is then the number needed.
         """
         command.no_flags()
-        memory = command.call.memory
+        memory = command.memory
         room, padding = s.CPUID2.unpack(memory.read(command.data, s.CPUID2.size))
         if padding:
             raise command.reject(errno.EINVAL, "padding must be 0")
@@ -111,7 +111,7 @@ class ProposalTdx(TdxCommands):
 
     # On a vCPU
 
-    def _init_vcpu_cpuid(self, vcpu: Vcpu, td: TdState, command: Command) -> Reply:
+    def _init_vcpu_cpuid(self, vcpu: TdVcpu, td: TdState, command: Command) -> Reply:
         """Read leaves from the TD, keep them as the vCPU's CPUID, and return them.
 
         A leaf without KVM_CPUID_FLAG_SIGNIFCANT_INDEX stands for all its sub-leaves. What the TD does not have is
@@ -124,7 +124,7 @@ class ProposalTdx(TdxCommands):
         command.no_flags()
         if vcpu.td_initialised:
             raise command.reject(errno.EINVAL, "the vCPU is initialised already (KVM_TDX_INIT_VCPU)")
-        memory = command.call.memory
+        memory = command.memory
         head = memory.read(command.data, p.TDX_INIT_VCPU_CPUID_HEAD.size)
         address, count, reserved, room, padding = p.TDX_INIT_VCPU_CPUID_HEAD.unpack(head)
         if any(reserved) or padding:
@@ -151,7 +151,7 @@ class ProposalTdx(TdxCommands):
     @staticmethod
     def _write_entries(command: Command, address: int, room: int, entries: list[Entry]) -> Reply:
         """Write struct kvm_cpuid2. Raises Rejected E2BIG, with the number needed in nent, if they do not fit."""
-        memory = command.call.memory
+        memory = command.memory
         header = s.CPUID2.pack(len(entries), 0)
         if room < len(entries):
             memory.write(address, header)
