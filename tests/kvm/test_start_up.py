@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,20 @@ def test_sim_loads_no_slow_module() -> None:
     loaded = set(out.split())
     assert "plugin.kvm.device.simulated" in loaded
     assert not loaded & SLOW
+
+
+def test_the_installed_start_script_adds_none() -> None:
+    """It is the project's own: those that installers write may load `re`."""
+    script = Path(sys.executable).with_name("tdx-cpuid")
+    with_it = loaded_by(str(script), "sim", "--", "true") - loaded_by("-c", "")
+    assert "qmp_client.cli.entry" in with_it
+    assert not with_it & SLOW
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    command = [sys.executable, "-X", "importtime", *arguments]
+    table = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return {line.rpartition("|")[2].strip() for line in table.splitlines() if line.startswith("import time:")}
 
 
 def test_named_tuples_are_those_of_typing() -> None:
