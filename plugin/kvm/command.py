@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
-from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM, DIALECTS, supervise
+from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM, DIALECTS, USAGE, default_host, supervise
 from plugin.typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+    from collections.abc import Callable
 
-KNOWN = (DEFAULT_PLATFORM, "granite-rapids", "sapphire-rapids")
-"""Platforms that need no look before the command is started."""
+    from plugin.tdx_module import TdxHost
 
 EPILOG = """\
 Examples:
@@ -31,24 +31,27 @@ def main(argv: list[str]) -> int:
     itself included.
     """
     if len(argv) > 1 and argv[0] == "--":
-        return supervise(DEFAULT_MODULE, DEFAULT_PLATFORM, argv[1:])  # nothing to parse: a parser costs 4 ms
+        return supervise(default_host, argv[1:])  # nothing to parse: a parser costs 4 ms
     parser = _parser()
     arguments = parser.parse_args(argv)
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:
         parser.error("which command? For example: tdx-cpuid sim -- qemu-system-x86_64 -accel kvm ...")
-    if (arguments.strict_platform or arguments.platform not in KNOWN) and (status := _refused(arguments)):
-        return status
+    host = _host(arguments)
+    if isinstance(host, int):
+        return host
+    if arguments.fault and (problem := _unknown_fault(arguments.fault)):
+        print(f"tdx-cpuid sim: {problem}", file=sys.stderr)
+        return USAGE
     conversation = None
     if arguments.record:
         try:
             conversation = os.open(arguments.record, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         except OSError as error:
             print(f"tdx-cpuid sim: --record {arguments.record}: {error.strerror}", file=sys.stderr)
-            return 2
+            return USAGE
     return supervise(
-        arguments.module,
-        arguments.platform,
+        host,
         command,
         dialect=arguments.kvm,
         faults=tuple(arguments.fault),
@@ -58,16 +61,32 @@ def main(argv: list[str]) -> int:
     )
 
 
-def _refused(arguments: Any) -> int:
-    """Check a platform that comes from elsewhere, or strictly; return the exit status if it will not do."""
+def _host(arguments: Any) -> Callable[[], TdxHost] | int:
+    """What to simulate, or the exit status if there is no such host.
+
+    The default cannot be wrong, and is loaded while the command starts.
+    """
+    if (arguments.module, arguments.platform) == (DEFAULT_MODULE, DEFAULT_PLATFORM) and not arguments.strict_platform:
+        return default_host
     from plugin.kvm.host import HostRefused, find_host  # noqa: PLC0415
 
     try:
-        find_host(arguments.module, arguments.platform, strict=arguments.strict_platform)
+        found = find_host(arguments.module, arguments.platform, strict=arguments.strict_platform)
     except HostRefused as error:
         print(f"tdx-cpuid sim: {error}", file=sys.stderr)
         return error.status
-    return 0
+    return lambda: found
+
+
+def _unknown_fault(faults: list[str]) -> str:
+    """Say what is wrong with a fault; empty when nothing is."""
+    from plugin.kvm.dialects.faults import Faults, UnknownFault  # noqa: PLC0415
+
+    try:
+        Faults(faults)
+    except UnknownFault as error:
+        return str(error)
+    return ""
 
 
 def option_names() -> list[str]:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from plugin.tdx_module import PlatformRefused, TdxHost, UnknownName, add_platform, load_host
-from plugin.tdx_module.platform import platform_names
+from plugin.tdx_module import (
+    Platform,
+    PlatformRefused,
+    TdxHost,
+    UnknownName,
+    load_module,
+    load_platform,
+    platform_names,
+    tdx_host,
+)
 
 USAGE = 2
 MISSING = 3
@@ -21,20 +29,12 @@ class HostRefused(Exception):
 def find_host(module: str, platform: str, *, strict: bool = False) -> TdxHost:
     """Load a module version and a platform, and let the module start on it.
 
-    ``native`` reads this machine's processor, and is known to load_platform by that name from then on. Raises
-    HostRefused: for unknown names and bad files, a processor that the module does not start on (``strict``: with no bit
-    assumed), and where CPUID cannot be read.
+    ``native`` is this machine's processor. Raises HostRefused: for unknown names and bad files, a processor that the
+    module does not start on (``strict``: with no bit assumed), and where CPUID cannot be read.
     """
     native = platform == "native"
-    if native:
-        from plugin.kvm.native_cpuid import NoNativeCpuid, native_platform  # noqa: PLC0415 - rarely needed
-
-        try:
-            add_platform(native_platform())
-        except NoNativeCpuid as error:
-            raise HostRefused(str(error), MISSING) from error
     try:
-        return load_host(module, platform, strict=strict)
+        return tdx_host(load_module(module), _native() if native else load_platform(platform), strict=strict)
     except UnknownName as error:
         raise HostRefused(str(error)) from error
     except PlatformRefused as error:
@@ -42,3 +42,13 @@ def find_host(module: str, platform: str, *, strict: bool = False) -> TdxHost:
             raise HostRefused(str(error), MISSING, f"simulate one of {', '.join(platform_names())}") from error
         hint = "without --strict-platform the demanded bits are assumed" if strict else ""
         raise HostRefused(str(error), hint=hint) from error
+
+
+def _native() -> Platform:
+    """Read this machine's processor. Raises HostRefused where that cannot be."""
+    from plugin.kvm.native_cpuid import NoNativeCpuid, native_platform  # noqa: PLC0415 - rarely needed
+
+    try:
+        return native_platform()
+    except NoNativeCpuid as error:
+        raise HostRefused(str(error), MISSING) from error

@@ -3,8 +3,8 @@
 `tdx-cpuid sim` calls it directly. A program with other duties (an event loop, say) forks early, before it has
 threads, and calls it in the child (`plugin.processes.child`), whose exit status then is the command's::
 
-    load(module, platform)            # optional: once here, instead of in each child
-    pid = fork(lambda parent: supervise(module, platform, argv, pass_fds=(monitor,), record_fd=record))
+    preload()                         # optional: once here, instead of in each child
+    pid = fork(lambda parent: supervise(lambda: host, argv, pass_fds=(monitor,), record_fd=record))
 
 Such children may run one after another or at once: each has its own SimulatedKvm, listener and descriptors, so
 none can disturb another, and killing one (even with SIGKILL) ends its command only.
@@ -20,7 +20,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from plugin.kvm.supervisor.spawn import Command, SeccompUnavailable, Starting
 from plugin.typing import TYPE_CHECKING, Any, NamedTuple
@@ -46,24 +46,25 @@ class Conversation(NamedTuple):
     argv: Sequence[str]
 
 
-_loaded: dict[tuple[str, str], TdxHost] = {}
+def default_host() -> TdxHost:
+    """Load the host that is simulated where nobody names another."""
+    from plugin.tdx_module import load_host  # noqa: PLC0415
+
+    return load_host(DEFAULT_MODULE, DEFAULT_PLATFORM)
 
 
-def load(module: str, platform: str) -> None:
-    """Load a module version and a platform ahead, for supervisors forked later. Raises UnknownName."""
+def preload() -> None:
+    """Load the program ahead, for supervisors forked later. What else they need, a host above all, is loaded before."""
     import plugin.kvm.device  # noqa: PLC0415
     import plugin.kvm.supervisor.supervisor  # noqa: PLC0415
     import plugin.kvm.supervisor.tracer  # noqa: PLC0415
-    from plugin.tdx_module import load_host  # noqa: PLC0415
 
     assert plugin.kvm.device and plugin.kvm.supervisor
-    _loaded[module, platform] = load_host(module, platform)
     gc.freeze()  # a collection in a forked supervisor would write to, and so copy, every page that holds an object
 
 
 def supervise(
-    module: str,
-    platform: str,
+    host: Callable[[], TdxHost],
     argv: Sequence[str],
     *,
     dialect: str = DIALECTS[0],
@@ -79,8 +80,9 @@ def supervise(
 ) -> int:
     """Run `argv` with /dev/kvm simulated, until it has ended and nothing that it started is left.
 
-    `dialect` is one of DIALECTS: how KVM is asked about a TD's CPUID. `faults` go wrong on the way, see
-    `plugin.kvm.dialects.faults`.
+    `host` is called for what is simulated while the command starts, which need not wait for files to be read.
+    `dialect` is one of DIALECTS: how KVM is asked about a TD's CPUID. `faults` go wrong on the way, as
+    `plugin.kvm.dialects.faults` spells them; the caller has checked both.
 
     This process becomes its supervisor: from the main thread, with no children of its own. SIGINT, SIGTERM and
     SIGHUP are passed on to the command, and SIGKILL of this process kills it. `pass_fds` stay open in the command,
@@ -94,8 +96,8 @@ def supervise(
 
     `conversation_fd` gets every KVM call, decoded, as JSON Lines while they take place (`plugin.kvm.conversation`).
 
-    Returns the exit status as a shell has it (128 + n for signal n); 2 for an unknown module, platform or fault and 3
-    when the command cannot be executed or supervised, after a message on stderr.
+    Returns the exit status as a shell has it (128 + n for signal n); 3 when the command cannot be executed or
+    supervised, after a message on stderr.
     """
     warnings: list[str] = []
 
@@ -103,10 +105,6 @@ def supervise(
         warnings.append(text)
         print(f"tdx-cpuid sim: {text}", file=sys.stderr, flush=True)
 
-    plain = (module, platform, dialect, faults) == (DEFAULT_MODULE, DEFAULT_PLATFORM, DIALECTS[0], ())
-    if not plain and (problem := unknown_name(module, platform, dialect, faults)):
-        print(f"tdx-cpuid sim: {problem}", file=sys.stderr)
-        return USAGE
     try:
         starting = Starting(Command(argv, env, cwd, {number: number for number in pass_fds}))
     except OSError as error:
@@ -126,47 +124,24 @@ def supervise(
         os.close(number)
     devices: list[SimulatedKvm] = []
     talk = None if conversation_fd is None else Conversation(conversation_fd, argv)
-    loading = _loading(module, platform, dialect, faults, warn, devices, native_cpuid, talk)
+    loading = _loading(host, dialect, faults, warn, devices, native_cpuid, talk)
     supervisor = Supervisor(child, loading, Trace(warn, _print_ioctl if verbose else None), stop_fd)
 
     def record(status: int | None = None) -> None:
         if record_fd is not None:
-            names = {"module": module, "platform": platform, "tds": []}  # a command may end before it has loaded
-            _write_record(record_fd, names | _record(supervisor, argv, status, warnings, devices))
+            _write_record(record_fd, _record(supervisor, argv, status, warnings, devices, host))
 
     supervisor.on_request = record
     status = supervisor.run()
     if talk is not None and not devices:  # the command was quicker than the loading: its record has a head all the same
-        for _ in _loading(module, platform, dialect, faults, warn, devices, native_cpuid, talk):
+        for _ in _loading(host, dialect, faults, warn, devices, native_cpuid, talk):
             pass
     record(status)
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
-def unknown_name(module: str, platform: str, dialect: str, faults: Sequence[str]) -> str:
-    """Say which name is unknown, with the nearest ones; the default names need no look."""
-    from plugin.tdx_module import UnknownName, load_module, load_platform  # noqa: PLC0415
-
-    if dialect not in DIALECTS:
-        return str(UnknownName("KVM interface", dialect, DIALECTS))
-    try:
-        load_module(module)
-        load_platform(platform)
-    except UnknownName as error:
-        return str(error)
-    if faults:
-        from plugin.kvm.dialects.faults import Faults, UnknownFault  # noqa: PLC0415
-
-        try:
-            Faults(faults)
-        except UnknownFault as error:
-            return str(error)
-    return ""
-
-
 def _loading(
-    module: str,
-    platform: str,
+    host: Callable[[], TdxHost],
     dialect: str,
     faults: Sequence[str],
     warn: Any,
@@ -183,7 +158,7 @@ def _loading(
     import plugin.tdx_module  # noqa: PLC0415
 
     yield
-    host = _loaded.get((module, platform)) or plugin.tdx_module.load_host(module, platform)
+    simulated = host()
     yield
     import plugin.kvm.uapi.ioctls  # noqa: PLC0415
 
@@ -192,8 +167,8 @@ def _loading(
     from plugin.kvm.supervisor.supervisor import Simulation  # noqa: PLC0415
 
     yield
-    assert plugin.cpuid and plugin.kvm.uapi.ioctls
-    device = SimulatedKvm(host.module, host.platform, warn, dialect=dialect, faults=faults)
+    assert plugin.cpuid and plugin.tdx_module and plugin.kvm.uapi.ioctls
+    device = SimulatedKvm(simulated.module, simulated.platform, warn, dialect=dialect, faults=faults)
     devices.append(device)
     gc.freeze()
     gc.enable()
@@ -211,6 +186,7 @@ def _record(
     status: int | None,
     warnings: list[str],
     devices: list[SimulatedKvm],
+    host: Callable[[], TdxHost],
 ) -> dict[str, Any]:
     """Return what happened, as JSON objects; `status` is None while the command runs."""
     command: dict[str, Any] = {"argv": list(argv), "pid": supervisor.pid}
@@ -226,6 +202,9 @@ def _record(
     }
     for device in devices:
         record |= device.record()
+    if not devices:  # a command may end before the simulation is there
+        simulated = host()
+        record |= {"module": simulated.module.name, "platform": simulated.platform.name, "tds": []}
     return record
 
 

@@ -17,7 +17,7 @@ from plugin.tdx_module.host import PlatformRefused, TdxHost, load_host, tdx_host
 from plugin.tdx_module.init import init_td
 from plugin.tdx_module.module import ModuleVersion, Row, check_platform, load_module, module_names, published_names
 from plugin.tdx_module.names import attribute_bit, attribute_names, explain_attributes, explain_xfam, xfam_names
-from plugin.tdx_module.platform import Platform, add_platform, load_platform, platform_names
+from plugin.tdx_module.platform import Platform, load_platform, platform_names
 from plugin.tdx_module.td import Td, TdParams, VcpuState, VirtualizationException
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "UnknownName",
     "VcpuState",
     "VirtualizationException",
-    "add_platform",
     "attribute_bit",
     "attribute_names",
     "check_platform",

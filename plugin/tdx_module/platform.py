@@ -85,22 +85,12 @@ def platform_names() -> tuple[str, ...]:
     return tuple(sorted(name[:-5] for name in os.listdir(_FOLDER) if name.endswith(".json")))
 
 
-_added: dict[str, Platform] = {}
-
-
-def add_platform(platform: Platform) -> None:
-    """Let load_platform know one more platform by its name, in this process and those it forks."""
-    _added[platform.name] = platform
-
-
 @lru_cache(maxsize=8)
 def load_platform(name: str) -> Platform:
     """Load a platform by name, or from the file that a path names.
 
     Raises UnknownName with the nearest names, BadPlatform for a file.
     """
-    if name in _added:
-        return _added[name]
     if "/" in name or name.endswith(".json"):
         from plugin.tdx_module.platform_file import platform_from_file  # noqa: PLC0415 - rarely needed
 

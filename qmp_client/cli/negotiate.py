@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM, DIALECTS, unknown_name
+from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM, DIALECTS
 from qmp_client.cli.completion import MODULE, PLATFORM
 from qmp_client.errors import MissingError, UsageError
 from qmp_client.qemu import firmware, locate, tdx_host
@@ -244,17 +244,10 @@ def _simulation(
             return None
         if hardware:
             raise MissingError(f"this host has no TDX: {lacking}", hint="leave out --hardware to simulate one")
-    from plugin.kvm.host import MISSING, HostRefused, find_host  # noqa: PLC0415
+    from qmp_client.qemu.simulated import simulation  # noqa: PLC0415
 
     one = DIALECTS[0] if interface in (None, "both") else interface
-    chosen = Simulation(module or DEFAULT_MODULE, platform or DEFAULT_PLATFORM, one, faults)
-    try:
-        find_host(chosen.module, chosen.platform, strict=strict)
-    except HostRefused as error:
-        raise (MissingError if error.status == MISSING else UsageError)(str(error), hint=error.hint) from error
-    if faults and (problem := unknown_name(*chosen)):
-        raise UsageError(problem)
-    return chosen
+    return simulation(module or DEFAULT_MODULE, platform or DEFAULT_PLATFORM, one, faults, strict=strict)
 
 
 def _wish(choose: str, attributes: str | None, xfam: str | None) -> Wish:

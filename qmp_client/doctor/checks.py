@@ -99,7 +99,7 @@ def trial() -> tuple[int, str, dict[str, object]]:
         command = [sys.executable, "-I", "-c", TRIAL]
         code = (
             "import sys; from plugin.kvm.launch import *;"
-            f"sys.exit(supervise(DEFAULT_MODULE, DEFAULT_PLATFORM, {command!r}, record_fd={record.fileno()}))"
+            f"sys.exit(supervise(default_host, {command!r}, record_fd={record.fileno()}))"
         )
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=False, pass_fds=(record.fileno(),),

@@ -22,7 +22,8 @@ from qmp_client.lab.wire import Job, Versions
 from qmp_client.negotiation.run import negotiate
 from qmp_client.negotiation.wish import understand
 from qmp_client.qemu.command_line import Machine, arguments
-from qmp_client.qemu.spawn import Simulation, spawn
+from qmp_client.qemu.simulated import simulation
+from qmp_client.qemu.spawn import spawn
 from qmp_client.report.model import Report
 
 
@@ -66,17 +67,17 @@ def main() -> int:
 async def _work(order: Order) -> Answer:
     job = order.job
     machine = Machine(Path(order.qemu), Path(order.firmware), cpu=job.cpu, smp=str(job.vcpus), machine=job.machine)
-    simulation = Simulation(job.module, job.platform) if order.simulated else None
     booted = None
     try:
         wish = understand(job.choose, None, None)
+        simulated = simulation(job.module, job.platform) if order.simulated else None
         if order.boot:
             report, booted = await negotiate_and_boot(
-                machine, wish, simulation, order.boot, order.options, order.timeout, in_the_td=not order.simulated
+                machine, wish, simulated, order.boot, order.options, order.timeout, in_the_td=not order.simulated
             )
         else:
-            child = spawn(lambda monitor: [*arguments(machine, monitor), *order.options], simulation)
-            report = await negotiate(child, machine, wish, simulation, order.timeout)
+            child = spawn(lambda monitor: [*arguments(machine, monitor), *order.options], simulated)
+            report = await negotiate(child, machine, wish, simulated, order.timeout)
     except TdxCpuidError as error:
         said = [f"{error} ({error.hint})" if error.hint else f"{error}", *error.quoted]
         return Answer(None, None, "\n".join(said))

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM, DIALECTS, unknown_name
+from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM, DIALECTS
+from plugin.tdx_module import UnknownName
 from qmp_client.errors import UsageError
 from qmp_client.matrix import grid_file
 from qmp_client.matrix.grid import Grid, cells, is_pattern
 from qmp_client.matrix.offer import of
 from qmp_client.matrix.result import Cell
 from qmp_client.matrix.run import Plan
-from qmp_client.names import a_host
+from qmp_client.names import a_host, a_module, a_platform
 from qmp_client.negotiation.wish import understand
 from qmp_client.qemu import firmware, locate
 from qmp_client.report.policy import Policy
@@ -101,8 +102,12 @@ def plan(found: Sequence[Cell], choose: str, policy: Policy, running: Running, o
 
 
 def _check_names(found: Sequence[Cell]) -> None:
-    if any(cell.platform == "native" for cell in found):
-        a_host(found[0].module, "native")
-    for module, platform, kvm in dict.fromkeys((cell.module, cell.platform, cell.kvm) for cell in found):
-        if problem := unknown_name(module, platform, kvm, ()):
-            raise UsageError(problem)
+    for kvm in dict.fromkeys(cell.kvm for cell in found):
+        if kvm not in DIALECTS:
+            raise UsageError(str(UnknownName("KVM interface", kvm, DIALECTS)))
+    for module, platform in dict.fromkeys((cell.module, cell.platform) for cell in found):
+        if platform == "native":
+            a_host(module, platform)
+        else:  # whether the module starts there is for each cell to say
+            a_module(module)
+            a_platform(platform)

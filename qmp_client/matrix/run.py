@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from plugin.kvm.launch import load
-from plugin.tdx_module import PlatformRefused
+from plugin.kvm.host import HostRefused, find_host
+from plugin.kvm.launch import preload
+from plugin.tdx_module import TdxHost
 from qmp_client.errors import TdxCpuidError, UsageError
 from qmp_client.matrix import journal
 from qmp_client.matrix.inputs import Inputs
@@ -69,7 +70,7 @@ def run(plan: Plan, progress: Progress) -> MatrixResult:
     started = time.monotonic()
     inputs = [Inputs(plan.firmware, plan.wish).of(cell) for cell in plan.cells]
     known = _known(plan, set(inputs))
-    refused = dict(_load_hosts(plan.cells))
+    hosts, refused = _load_hosts(plan.cells)
     todo = [n for n, key in enumerate(inputs) if key not in known and _host(plan.cells[n]) not in refused]
     found = {n: known[key] for n, key in enumerate(inputs) if key in known}
     found |= {
@@ -77,7 +78,7 @@ def run(plan: Plan, progress: Progress) -> MatrixResult:
         for n, cell in enumerate(plan.cells)
         if n not in found and _host(cell) in refused
     }
-    work = Work(plan.cells, inputs, plan.firmware, plan.wish, plan.policy, plan.timeout)
+    work = Work(plan.cells, hosts, inputs, plan.firmware, plan.wish, plan.policy, plan.timeout)
     numbers = {key: n for n, key in enumerate(inputs)}
     jobs = max(1, min(plan.jobs, len(todo)))
     with (
@@ -119,17 +120,19 @@ def _host(cell: Cell) -> tuple[str, str]:
     return cell.module, cell.platform
 
 
-def _load_hosts(cells: Iterable[Cell]) -> Iterator[tuple[tuple[str, str], str]]:
-    """Load every module version and platform, so that no worker has to; yield those that do not go together."""
+def _load_hosts(cells: Iterable[Cell]) -> tuple[dict[tuple[str, str], TdxHost], dict[tuple[str, str], str]]:
+    """Load every module version and platform, so that no worker has to; say of those that do not go together why."""
+    hosts, refused = {}, {}
     for module, platform in dict.fromkeys(map(_host, cells)):
         try:
-            load(module, platform)
-        except PlatformRefused as error:
-            yield (module, platform), str(error)
+            hosts[module, platform] = find_host(module, platform)
+        except HostRefused as error:
+            refused[module, platform] = str(error)
+    return hosts, refused
 
 
 def _load_the_rest() -> None:
-    """Read the tables that every report needs, and keep the collector from touching the workers' shared pages."""
+    """Load what every cell needs, and keep the collector from touching the workers' shared pages."""
     load_tables()
     gc.collect()
-    gc.freeze()
+    preload()

@@ -8,13 +8,14 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from plugin.processes.child import die_with_parent, fork
+from plugin.tdx_module import TdxHost
 from qmp_client.errors import TdxCpuidError
 from qmp_client.matrix.result import Cell, Result
 from qmp_client.negotiation.run import negotiate
@@ -34,6 +35,8 @@ class Work(NamedTuple):
     """Everything that a worker needs to know about a run."""
 
     cells: Sequence[Cell]
+    hosts: Mapping[tuple[str, str], TdxHost]
+    """What to simulate for each module version and platform that a cell names."""
     inputs: Sequence[str]
     """``Inputs.of`` each cell."""
     firmware: Path
@@ -82,7 +85,7 @@ async def run_cell(work: Work, number: int) -> Result:
         return Result(cell, round(time.monotonic() - started, 3), report, error, exit_code, work.inputs[number])
 
     machine = Machine(Path(cell.qemu), work.firmware, cpu=cell.cpu, smp=cell.smp, machine=cell.machine)
-    simulation = Simulation(cell.module, cell.platform, cell.kvm)
+    simulation = Simulation(work.hosts[cell.module, cell.platform], cell.kvm)
     try:
         child = spawn(lambda monitor: arguments(machine, monitor), simulation)
         report = await negotiate(child, machine, work.wish, simulation, work.timeout)

@@ -79,7 +79,7 @@ def report_on(
             *judge.notes,
             *_signatures(evidence),
             # On hardware the module is not known; the newest one's gates explain a choice, they hardly change.
-            *emptied(choice.cpuid, choice.xfam, load_module(environment.module or published_names()[-1])),
+            *emptied(choice.cpuid, choice.xfam, judge.module or load_module(published_names()[-1])),
             *_news(evidence, config.interface),
         ],
     )

@@ -52,6 +52,7 @@ async def negotiate(
     longest: a good time to load what comes next. ``with_the_td`` is awaited when everything has been read and the
     guest could start. Raises a TdxCpuidError that says which step failed, with QEMU's last lines.
     """
+    host = simulation.host if simulation else None
     async with watching(child) as process:
         try:
             async with connect(child.monitor, timeout) as session:
@@ -83,12 +84,12 @@ async def negotiate(
             qemu_version=version,
             kvm="simulated" if simulation else "/dev/kvm",
             interface=config.interface,
-            module=simulation.module if simulation else None,
-            platform=simulation.platform if simulation else None,
+            module=host.module.name if host else None,
+            platform=host.platform.name if host else None,
             caveats=caveats(record) if record else [],
         )
     request = model.Request(cpu=machine.cpu, smp=machine.smp, machine=machine.machine, choose=wish.source)
-    report = report_on(request, environment, config, choice, vcpus, referee(record))
+    report = report_on(request, environment, config, choice, vcpus, referee(record, host))
     if record is not None:
         _add_what_kvm_did(report, record)
     return report
@@ -103,20 +104,21 @@ def _stock_report(seen: Seen, machine: Machine, wish: Wish, simulation: Simulati
     """Report on what a stock QEMU and the simulation let see."""
     from qmp_client.negotiation import stock  # noqa: PLC0415
 
+    host = simulation.host if simulation else None
     record = read(process.record())
-    known = stock.put_together(seen, stock.warnings(process.complaints()), record)
+    known = stock.put_together(seen, stock.warnings(process.complaints()), record, host)
     environment = model.Environment(
         qemu=str(machine.qemu),
         qemu_version=seen.qemu_version,
         kvm="simulated" if simulation else "/dev/kvm",
         interface="upstream",
-        module=simulation.module if simulation else None,
-        platform=simulation.platform if simulation else None,
+        module=host.module.name if host else None,
+        platform=host.platform.name if host else None,
         caveats=[*known.caveats, *(caveats(record) if record else [])],
     )
     request = model.Request(cpu=machine.cpu, smp=machine.smp, machine=machine.machine, choose=wish.source)
     vcpus = [Vcpu(index, known.requested, known.actual) for index in range(seen.vcpus)]
-    report = report_on(request, environment, known.config, known.choice, vcpus, referee(record))
+    report = report_on(request, environment, known.config, known.choice, vcpus, referee(record, host))
     if record is not None:
         _add_what_kvm_did(report, record)
     return report
@@ -164,7 +166,7 @@ async def attach(path: str, cpu: str, timeout: float) -> Report:
         caveats=["the TD was there before: its choice is taken to be what its -cpu model asked for"],
     )
     request = model.Request(cpu=cpu, smp=f"{len(vcpus)}", machine="as it runs", choose="not observed")
-    return report_on(request, environment, config, choice, vcpus, referee(None))
+    return report_on(request, environment, config, choice, vcpus, referee(None, None))
 
 
 def _add_what_kvm_did(report: Report, record: Record) -> None:

@@ -15,7 +15,7 @@ from plugin.kvm.device.supported_cpuid import SupportedCpuid
 from plugin.kvm.dialects.td_cpuid import read_cpuid
 from plugin.kvm.dialects.upstream import UpstreamTdx
 from plugin.kvm.policy.td import is_paravirtual
-from plugin.tdx_module import TdParams, init_td, load_host
+from plugin.tdx_module import TdParams, TdxHost, init_td
 from qmp_client.errors import UsageError
 from qmp_client.negotiation.choose import Choice
 from qmp_client.negotiation.wish import Wish
@@ -100,16 +100,15 @@ def warnings(complaints: Iterable[str]) -> Warned:
     return Warned(found["forced"], found["not"])
 
 
-def put_together(seen: Seen, warned: Warned, record: Record | None) -> Known:
-    """Work out request, choice and result from all that was seen. Pure."""
+def put_together(seen: Seen, warned: Warned, record: Record | None, host: TdxHost | None) -> Known:
+    """Work out request, choice and result from all that was seen; ``host`` is what was simulated. Pure."""
     dropped = _less(seen.filtered, warned.unsupported)
     silent = () if warned.forced_on or warned.unsupported else (UNCHECKED,)
-    if record is None or not record.tds:
+    if record is None or not record.tds or host is None:
         asked = _less(_merged(seen.has, seen.filtered), warned.forced_on)
         requested = RequestedCpuid(0, 0, to_entries(_less(asked, dropped)), to_entries(dropped))
         return Known(ConfigCpuid(0, 0, []), Choice(0, 0, {}), requested, dict(seen.has), ON_HARDWARE + silent)
     td = record.tds[-1]
-    host = load_host(record.module, record.platform)
     supported = SupportedCpuid(host.platform)
     kvm = UpstreamTdx(
         host.module,

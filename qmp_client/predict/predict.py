@@ -72,7 +72,7 @@ def predict(cpu: str, smp: str, wish: Wish, host: TdxHost) -> Report:
         ConfigCpuid(tdx.attributes & QEMU_ATTRIBUTES, tdx.xfam, _in_order(configurable), tdx.interface),
         choice,
         [Vcpu(0, asked, actual)],
-        Referee(ModuleJudge(host.module, td.td, td.kvm_filtered), tuple(host.assumptions())),
+        Referee(ModuleJudge(host.module, td.td, td.kvm_filtered), tuple(host.assumptions()), host.module),
     )
     report.vcpus = request.vcpus  # a TD has one CPUID: what other vCPUs have differs in dynamic fields only
     report.kvm_copy = _in_order(vcpu.told_to_kvm(request, actual))

@@ -54,8 +54,6 @@ class Refusal(msgspec.Struct):
 class Record(msgspec.Struct):
     """The whole run; fields that only people read are left out."""
 
-    module: str
-    platform: str
     cpuid: Interception
     warnings: list[str]
     tds: list[Td]

@@ -10,7 +10,10 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from plugin.tdx_module import TdxHost
 
 from plugin.processes.child import FAILED, die_with_parent, fork, take_default_action
 from plugin.processes.signals import signal
@@ -18,11 +21,11 @@ from qmp_client.errors import QemuError
 
 
 class Simulation(NamedTuple):
-    """Which simulated TDX KVM to run on: names of a TDX module version, a platform and KVM's interface, and faults."""
+    """Which simulated TDX KVM to run on."""
 
-    module: str
-    platform: str
+    host: TdxHost
     interface: str = "upstream"
+    """How KVM is asked about a TD's CPUID: one of ``plugin.kvm.launch.DIALECTS``."""
     faults: tuple[str, ...] = ()
     """What goes wrong, as ``plugin.kvm.dialects.faults`` spells it."""
 
@@ -96,8 +99,7 @@ def _simulated(simulation: Simulation, argv: list[str], record: int, passed: Seq
     from plugin.kvm.launch import supervise  # noqa: PLC0415  only a simulated run needs it
 
     return supervise(
-        simulation.module,
-        simulation.platform,
+        lambda: simulation.host,
         argv,
         dialect=simulation.interface,
         faults=simulation.faults,

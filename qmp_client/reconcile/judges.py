@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from plugin.tdx_module import TdParams, init_td, load_host
+from plugin.tdx_module import ModuleVersion, TdParams, TdxHost, init_td
 from qmp_client.qemu.record import Record
 from qmp_client.qmp.wire import to_cpuid
 from qmp_client.reconcile.cause import EvidenceJudge, Judge, ModuleJudge
@@ -15,19 +15,22 @@ class Referee(NamedTuple):
 
     judge: Judge
     notes: tuple[str, ...] = ()
+    module: ModuleVersion | None = None
+    """The module that the TD ran on, where it is known."""
 
 
-def referee(record: Record | None) -> Referee:
-    """The judge for the TD of a simulation's record; without a record, for one of which no tables are known.
+def referee(record: Record | None, host: TdxHost | None) -> Referee:
+    """The judge for the TD of a simulation's record; on hardware (no host), for one of which no tables are known.
 
     The tables are asked anew for what KVM_TDX_INIT_VM was given, so a TD that is not as they say is noticed.
     """
-    if record is None or not record.tds:
+    if record is None or not record.tds or host is None:
         return Referee(
-            EvidenceJudge(), ("no module tables for this host: causes are inferred from what was offered and read",)
+            EvidenceJudge(),
+            ("no module tables for this host: causes are inferred from what was offered and read",),
+            host.module if host else None,
         )
     td = record.tds[-1]
-    host = load_host(record.module, record.platform)
     params = TdParams(td.attributes, td.xfam, to_cpuid(td.cpuid_config))
     tables = init_td(host.module, host.platform, params)
-    return Referee(ModuleJudge(host.module, tables, to_cpuid(td.kvm_filtered)), tuple(host.assumptions()))
+    return Referee(ModuleJudge(host.module, tables, to_cpuid(td.kvm_filtered)), tuple(host.assumptions()), host.module)

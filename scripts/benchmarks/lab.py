@@ -31,7 +31,6 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from plugin.kvm.host import find_host
 from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM
 from plugin.processes.child import die_with_parent, fork
 from qmp_client.lab import topics
@@ -44,6 +43,7 @@ from qmp_client.lab.service import Service
 from qmp_client.lab.store import Letter, Store
 from qmp_client.lab.wire import Job, Result, Status, Versions, encode, schema_of
 from qmp_client.lab.worker import Answer, Order
+from qmp_client.names import a_host
 from qmp_client.negotiation.wish import understand
 from qmp_client.predict.predict import predict
 
@@ -80,7 +80,7 @@ class Figures(NamedTuple):
 
 async def predicted(order: Order) -> Answer:
     """The job's report, computed in the agent's own process."""
-    host = find_host(order.job.module, order.job.platform)
+    host = a_host(order.job.module, order.job.platform)
     return Answer(
         predict(order.job.cpu, str(order.job.vcpus), understand(order.job.choose, None, None), host), VERSIONS
     )

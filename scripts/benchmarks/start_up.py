@@ -22,12 +22,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM, load, supervise
+from plugin.kvm.launch import default_host, preload, supervise
 from plugin.processes.child import fork
 
+HOST = default_host()
 PROGRAM = Path(sys.executable).with_name("tdx-cpuid")
 SIM = [str(PROGRAM), "sim", "--"]
-SIMULATED = (DEFAULT_MODULE, DEFAULT_PLATFORM)
 MACHINE = ["-nodefaults", "-no-user-config", "-display", "none", "-S", "-smp", "2", "-m", "512M"]
 ACCELERATION = {
     "tcg": ["-accel", "tcg", "-machine", "q35", "-cpu", "qemu64"],
@@ -94,7 +94,7 @@ def program(prefix: Sequence[str], kind: str) -> Callable[[int], int]:
 
 def warm(monitor: int) -> int:
     """A start under a supervisor that has everything loaded: it is forked from this process, which has."""
-    return fork(lambda _: supervise(*SIMULATED, qemu("tdx", monitor), pass_fds=(monitor,)))
+    return fork(lambda _: supervise(lambda: HOST, qemu("tdx", monitor), pass_fds=(monitor,)))
 
 
 def peak_memory(pid: int) -> float:
@@ -136,7 +136,7 @@ def main(rounds: int) -> None:
     """Print medians and ratios."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    load(*SIMULATED)
+    preload()
     samples: dict[str, list[Sample]] = {subject.name: [] for subject in SUBJECTS}
     for number in range(rounds + 1):
         for subject in SUBJECTS:

@@ -15,10 +15,10 @@ from qmp_client.errors import QemuError
 from qmp_client.negotiation.wish import understand
 from qmp_client.qemu.command_line import Machine
 from qmp_client.qemu.locate import find_qemu
-from qmp_client.qemu.spawn import Simulation
+from qmp_client.qemu.simulated import simulation
 from tests.boot.guest_image import GREETING, Kind, write
 
-SIMULATION = Simulation("1.5.05", "emerald-rapids")
+SIMULATION = simulation("1.5.05", "emerald-rapids")
 CHOOSING = understand("model", None, None)
 
 

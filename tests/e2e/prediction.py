@@ -48,7 +48,7 @@ class Refusal(NamedTuple):
 def real(point: Point, qemu: Path, firmware: Path) -> Report | Refusal:
     """What a real QEMU comes to."""
     machine = Machine(qemu, firmware, point.cpu, point.smp)
-    simulation = Simulation(point.module, point.platform)
+    simulation = Simulation(load_host(point.module, point.platform))
     try:
         wish = understand(point.choose, point.attributes, point.xfam)
         child = spawn(lambda monitor: arguments(machine, monitor), simulation)

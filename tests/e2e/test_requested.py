@@ -64,7 +64,7 @@ def _of_that_release(qemu: Path) -> None:
 
 async def requested(qemu: Path, firmware: Path, cpu: str) -> RequestedCpuid:
     machine = Machine(qemu, firmware, cpu)
-    child = spawn(lambda monitor: arguments(machine, monitor), Simulation(MODULE, PLATFORM))
+    child = spawn(lambda monitor: arguments(machine, monitor), Simulation(load_host(MODULE, PLATFORM)))
     async with watching(child), connect(child.monitor, 60) as session:
         return await Conversation(session).requested()
 

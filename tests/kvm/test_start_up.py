@@ -25,8 +25,9 @@ LOADED = """
 import sys
 before = set(sys.modules)
 from qmp_client.cli import entry
-from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM, load
-load(DEFAULT_MODULE, DEFAULT_PLATFORM)
+from plugin.kvm.launch import default_host, preload
+preload()
+default_host()
 print(*set(sys.modules) - before)
 """
 

@@ -24,7 +24,7 @@ def test_warnings() -> None:
 def test_hardware_shows_feature_words_only() -> None:
     has, filtered = Registers(ebx=0b1001), Registers(ebx=1 << 14 | 1 << 4)
     seen = Seen("11.1.3", 1, {FEATURES: has}, {FEATURES: filtered})
-    known = put_together(seen, warnings(WARNINGS), None)
+    known = put_together(seen, warnings(WARNINGS), None, None)
     assert known.actual == {FEATURES: has}
     assert to_cpuid(known.requested.dropped) == {FEATURES: Registers(ebx=1 << 4)}, "QEMU's own doing, not TDX's"
     assert to_cpuid(known.requested.cpuid) == {FEATURES: Registers(ebx=1 | 1 << 14)}, (
@@ -35,4 +35,4 @@ def test_hardware_shows_feature_words_only() -> None:
 
 def test_silence_is_no_proof() -> None:
     seen = Seen("11.1.3", 1, {FEATURES: Registers(ebx=1)}, {})
-    assert UNCHECKED in put_together(seen, warnings([]), None).caveats
+    assert UNCHECKED in put_together(seen, warnings([]), None, None).caveats

@@ -12,8 +12,9 @@ from pathlib import Path
 CHILD = """
 import os, signal, sys
 from plugin.kvm.launch import supervise
+from plugin.tdx_module import load_host
 record, stop = int(sys.argv[1]), int(sys.argv[2])
-sys.exit(supervise("1.5.01", "sapphire-rapids", sys.argv[3:], record_fd=record, stop_fd=stop))
+sys.exit(supervise(lambda: load_host("1.5.01", "sapphire-rapids"), sys.argv[3:], record_fd=record, stop_fd=stop))
 """
 
 
@@ -34,6 +35,24 @@ def test_the_record_on_request_and_at_the_end() -> None:
     assert content["cpuid"]["active"]
     for descriptor in (record, stop, held):
         os.close(descriptor)
+
+
+UNNAMED = """
+import sys
+from plugin.kvm.launch import supervise
+from plugin.tdx_module import Platform, load_module, load_platform, tdx_host
+known = load_platform("granite-rapids")
+host = tdx_host(load_module("1.5.05"), Platform("of no file", "", known.native, tsx_ctrl=True))
+sys.exit(supervise(lambda: host, sys.argv[2:], record_fd=int(sys.argv[1])))
+"""
+
+
+def test_a_host_that_no_name_loads_is_simulated() -> None:
+    record = os.memfd_create("record")
+    argv = [sys.executable, "-c", UNNAMED, str(record), sys.executable, "-c", "import os; os.open('/dev/kvm', 2)"]
+    assert subprocess.run(argv, pass_fds=(record,), check=False).returncode == 0
+    assert json.loads(os.pread(record, 1 << 20, 0))["platform"] == "of no file"
+    os.close(record)
 
 
 def test_closing_the_stop_descriptor_kills_the_command() -> None:
