@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -19,6 +19,7 @@ from plugin.kvm.uapi.cpuid import Entry, entry, pack, unpack
 from plugin.kvm.uapi.ioctls import NUMBERS
 from plugin.kvm.uapi.layout import Layout
 from plugin.tdx_module import ModuleVersion, Platform, load_module, load_platform
+from tests.kvm.device.observed import state
 
 BASE = 0x7F0000000000
 SIZE = 1 << 18
@@ -55,7 +56,10 @@ class Failed(Exception):
 
 
 class Vmm:
-    """Calls ioctls as a process does: an error is `Failed`, a new descriptor is the device behind it."""
+    """Calls ioctls as a process does: an error is `Failed`, a new descriptor is the device behind it.
+
+    Each call is made twice. The first time a signal overtakes the answer, and nothing may have changed then.
+    """
 
     def __init__(
         self, module: ModuleVersion, platform: Platform, dialect: str = "upstream", faults: Sequence[str] = ()
@@ -71,6 +75,7 @@ class Vmm:
         self.kvm = SimulatedKvm(*self._simulates, self.warnings.append, dialect=self._dialect, faults=self._faults)
         self.memory = CallerMemory()
         self._used = 0
+        self.devices: list[Device] = []
         system = self.kvm.open().handler
         assert system is not None
         self.system: Device = system
@@ -82,7 +87,18 @@ class Vmm:
         self._used += (len(data) + 4096) & ~4095
         return address
 
+    def overtaken(self, device: Device, request: int, argument: int) -> None:
+        """Make a call whose answer a signal drops: memory is put back, and all is as before."""
+        devices = [self.system, device, *self.devices]
+        before = [*state(self.kvm, devices), list(self.warnings)]
+        memory = bytes(self.memory.bytes)
+        with suppress(Rejected, BadAddress):
+            device.ioctl(request, argument, self.memory)
+        self.memory.bytes[:] = memory
+        assert [*state(self.kvm, devices), list(self.warnings)] == before
+
     def answer(self, device: Device, request: int, argument: int) -> Reply | NewFile | Wait:
+        self.overtaken(device, request, argument)
         try:
             return device.ioctl(request, argument, self.memory)
         except Rejected as rejected:
@@ -114,6 +130,7 @@ class Vmm:
             answer.commit()
         if answer.handler.kind == "vcpu":
             answer.handler.attached(mmap.mmap(-1, answer.size))
+        self.devices.append(answer.handler)
         return answer.handler
 
     def call(self, device: Device, name: str, layout: Layout, *values: int | bytes) -> int:

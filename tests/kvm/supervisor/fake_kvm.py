@@ -47,6 +47,9 @@ class System:
                 return NewFile(None, 4096, "memory")
             case 0x05:
                 return self._interrupted(argument, memory)
+            case 0x06:
+                self._interrupted(argument, memory)
+                raise Rejected(25, "refused", lambda: COMMITS.append("refused"))
             case 0x04:
                 raise RuntimeError("a bug in the device")
         raise Rejected(25, "no such request")

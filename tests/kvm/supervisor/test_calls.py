@@ -114,6 +114,16 @@ def test_a_call_repeated_after_a_signal_finds_its_input_as_it_was(python: Python
     assert (out, end["commits"], end["calls"]["ioctls"]) == ("40 41\n", ["interrupted"], 2)
 
 
+def test_a_refusal_that_a_signal_overtook_is_none(python: Python) -> None:
+    _, out, end = python(
+        "signal.signal(signal.SIGUSR1, lambda *_: None); signal.siginterrupt(signal.SIGUSR1, False)\n"
+        "fd = os.open('/dev/kvm', os.O_RDWR)\n"
+        "words = (ctypes.c_uint64 * 2)(os.getpid(), 40)\n"
+        "print(ctypes.CDLL(None).ioctl(fd, 0xAE06, words), words[1])"
+    )
+    assert (out, end["commits"], end["calls"]["ioctls"]) == ("-1 41\n", ["interrupted", "refused"], 2)
+
+
 def test_a_bug_in_a_device_fails_the_call_and_nothing_else(python: Python) -> None:
     status, out, end = python("""
 kvm = os.open("/dev/kvm", os.O_RDWR)
