@@ -12,8 +12,6 @@ from qmp_client.matrix.result import Cell
 
 ALL = "all"
 EXCEPT = "!"
-AXES = ("qemu", "kvm", "module", "platform", "smp", "cpu", "machine")
-"""The axes of a grid, from the one that changes least to the one that changes most."""
 
 
 class Grid(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from plugin.cpuid import ZERO, Cpuid, Leaf, Register, Registers, spelled_like
+from plugin.cpuid import ZERO, Cpuid, Leaf, Registers, spelled_like
 from plugin.cpuid.fields import fields_of
 from plugin.kvm.policy.td import WIDTH, WIDTH_LEAF, WIDTHS, guest_width, with_guest_width
 
@@ -71,17 +71,6 @@ def with_a_width_of_kvm(chosen: dict[Leaf, Registers], configurable: Cpuid) -> d
     asked = guest_width(chosen[WIDTH_LEAF])
     width = next((width for width in WIDTHS if asked <= width), max(WIDTHS))
     return chosen | {WIDTH_LEAF: with_guest_width(chosen[WIDTH_LEAF], width)}
-
-
-def outside(chosen: Cpuid, configurable: Cpuid) -> list[tuple[Leaf, Register, int]]:
-    """The bits of a choice that may not be configured, as leaf, register and bit position."""
-    return [
-        (leaf, field.register, position)
-        for leaf, registers in chosen.items()
-        for field in fields_of(leaf)
-        for position in range(field.low, field.high + 1)
-        if (registers.without(configurable.get(leaf, ZERO))).get(field.register) >> position & 1
-    ]
 
 
 def _feature_bits(leaf: Leaf) -> Registers:

@@ -36,7 +36,7 @@ class Judge(Protocol):
         """The TD_CTLS bit that the guest must set before this leaf stops raising #VE; empty for most leaves."""
 
     def cause(self, bit: Bit, evidence: Evidence) -> str:
-        """The cause, in the vocabulary of the design document."""
+        """The cause in words: one of ``plugin.tdx_module.cause``, or who acts before the module (QEMU, KVM)."""
 
 
 class ModuleJudge:

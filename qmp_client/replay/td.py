@@ -10,7 +10,7 @@ from plugin.tdx_module import SeamcallError, Td, TdParams, TdxHost, init_td
 from qmp_client.reconcile.cause import Evidence, EvidenceJudge, Judge, ModuleJudge
 from qmp_client.reconcile.reconcile import count, differing, reconcile
 from qmp_client.reconcile.verdict import Line
-from qmp_client.replay.read import Call, Talk, cpuid
+from qmp_client.replay.read import Talk, cpuid
 
 TDX_VM = 5
 READS = ("KVM_TDX_GET_CPUID", "KVM_TDX_INIT_VCPU_CPUID")
@@ -121,8 +121,3 @@ def _by_the_tables(host: TdxHost, attributes: int, xfam: int, chosen: Cpuid, not
     except SeamcallError as error:
         notes.append(f"module {module.name} as this version knows it refuses this TD: {error}")
         return None
-
-
-def refusals(talk: Talk) -> list[Call]:
-    """The calls that failed."""
-    return [call for call in talk.calls if call.errno]

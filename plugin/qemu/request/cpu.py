@@ -15,7 +15,6 @@ FIXED_LEVEL = 0x1F
 AVX10_LEVEL = 0x24
 _EXTENDED_FEATURES = 0x80000021
 
-_F1_EDX = Word(Leaf(0x1), "edx")
 _KVM = Word(Leaf(0x40000001), "eax")
 _AMD_MACHINE_CHECK = Word(Leaf(0x80000007), "ebx")
 _FEATURES_21 = Word(Leaf(0x80000021), "eax")
