@@ -10,13 +10,24 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
 
 from qmp_client.errors import MissingError, QemuError
-from qmp_client.qmp.wire import ConfigCpuid, CpuFast, Entry, FeatureWord, RequestedCpuid, VcpuCpuid
+from qmp_client.qmp.wire import (
+    CommandInfo,
+    ConfigCpuid,
+    CpuFast,
+    CpuInQom,
+    Entry,
+    FeatureWord,
+    RequestedCpuid,
+    Shutdown,
+    VcpuCpuid,
+    Version,
+)
 
 T = TypeVar("T")
 
@@ -55,20 +66,11 @@ class QuietClient(QMPClient):
 class Session:
     """A QMP session in which every command has ``timeout`` seconds to be answered."""
 
-    def __init__(self, client: QMPClient, timeout: float) -> None:
+    def __init__(self, client: QMPClient, qemu_version: str, timeout: float) -> None:
         self._client = client
         self._timeout = timeout
-
-    @property
-    def qemu_version(self) -> str:
-        """The version from QEMU's greeting, such as ``10.2.2 (Debian 1:10.2.2+ds-1)``."""
-        greeting = self._client.greeting
-        if greeting is None:
-            return "unknown"
-        version: Mapping[str, Any] = greeting.QMP.version
-        number = ".".join(str(version["qemu"][part]) for part in ("major", "minor", "micro"))
-        package = str(version.get("package", "")).strip()
-        return f"{number} ({package})" if package else number
+        self.qemu_version = qemu_version
+        """From QEMU's greeting, such as ``10.2.2 (Debian 1:10.2.2+ds-1)``."""
 
     async def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
         """Run one command.
@@ -89,16 +91,7 @@ class Session:
             raise SessionLost(f"QMP broke during {command}: {_root(error)}") from error
 
     async def _ask(self, command: str, answer: type[T], arguments: Mapping[str, object] | None = None) -> T:
-        reply = await self.execute(command, arguments)
-        try:
-            return msgspec.convert(reply, answer)
-        except msgspec.ValidationError as error:
-            raise QemuError(
-                f"{command} answered in a form this version does not know: {error}",
-                hint="the QEMU was patched with another version of plugin/qemu: run scripts/build-qemu again"
-                if command in NEEDED
-                else "",
-            ) from error
+        return _read(f"{command} answered", await self.execute(command, arguments), answer, patched=command in NEEDED)
 
     async def until_shutdown(self) -> str:
         """Wait until the guest has ended; return why in QEMU's word (``ShutdownCause``), such as ``guest-shutdown``.
@@ -114,7 +107,7 @@ class Session:
                     event.cancel()
                     return ""
                 if event.result()["event"] == "SHUTDOWN":
-                    return str(msgspec.convert(event.result().get("data", {}), dict[str, Any]).get("reason", ""))
+                    return _read("the event SHUTDOWN came", event.result().get("data", {}), Shutdown).reason
         finally:
             gone.cancel()
 
@@ -124,12 +117,12 @@ class Session:
 
     async def is_patched(self) -> bool:
         """Whether this QEMU has the project's commands."""
-        commands = await self._ask("query-commands", list[dict[str, Any]])
-        return not NEEDED - {c.get("name") for c in commands}
+        commands = await self._ask("query-commands", list[CommandInfo])
+        return not NEEDED - {one.name for one in commands}
 
     async def feature_words(self, word: str) -> list[FeatureWord]:
         """A property of vCPU 0 that holds feature words: ``feature-words`` or ``filtered-features``."""
-        cpus = await self._ask("query-cpus-fast", list[CpuFast])
+        cpus = await self._ask("query-cpus-fast", list[CpuInQom])
         path = next((cpu.qom_path for cpu in cpus if cpu.cpu_index == 0), "")
         return await self._ask("qom-get", list[FeatureWord], {"path": path, "property": word})
 
@@ -164,8 +157,24 @@ class Session:
 
     async def cpu_indexes(self) -> list[int]:
         """The indexes of the vCPUs that exist."""
-        cpus = await self._ask("query-cpus-fast", list[dict[str, Any]])
-        return sorted(int(cpu["cpu-index"]) for cpu in cpus)
+        cpus = await self._ask("query-cpus-fast", list[CpuFast])
+        return sorted(cpu.cpu_index for cpu in cpus)
+
+
+def _read(what: str, said: object, kind: type[T], *, patched: bool = False) -> T:
+    """What QEMU said, as the type that it has to be; ``patched``: it comes from the project's own commands.
+
+    Raises QemuError that names the field.
+    """
+    try:
+        return msgspec.convert(said, kind)
+    except msgspec.ValidationError as error:
+        raise QemuError(
+            f"{what} in a form this version does not know: {error}",
+            hint="the QEMU was patched with another version of plugin/qemu: run scripts/build-qemu again"
+            if patched
+            else "",
+        ) from error
 
 
 def _root(error: BaseException) -> str:
@@ -201,7 +210,9 @@ async def connect(address: socket.socket | str, timeout: float) -> AsyncIterator
     except (ConnectError, QMPError, OSError, ValueError) as error:
         raise SessionLost(f"{where} cannot be used: {_root(error)}") from error
     try:
-        yield Session(client, timeout)
+        greeting = client.greeting
+        version = _read("QEMU's greeting came", greeting.QMP.version, Version) if greeting else "unknown"
+        yield Session(client, str(version), timeout)
     finally:
         await _close(client)
 

@@ -50,10 +50,49 @@ class VcpuCpuid(msgspec.Struct, rename="kebab"):
 
 
 class CpuFast(msgspec.Struct, rename="kebab"):
-    """``CpuInfoFast``, as far as it is needed."""
+    """``CpuInfoFast`` of ``query-cpus-fast``, as far as it is needed."""
 
     cpu_index: int
+
+
+class CpuInQom(CpuFast, rename="kebab"):
+    """The same, with the place where its properties are."""
+
     qom_path: str
+
+
+class CommandInfo(msgspec.Struct):
+    """``CommandInfo`` of ``query-commands``."""
+
+    name: str
+
+
+class Triple(msgspec.Struct):
+    """``VersionTriple``."""
+
+    major: int
+    minor: int
+    micro: int
+
+
+class Version(msgspec.Struct):
+    """``VersionInfo`` of the greeting."""
+
+    qemu: Triple
+    package: str = ""
+
+    def __str__(self) -> str:
+        """Such as ``10.2.2 (Debian 1:10.2.2+ds-1)``."""
+        number = f"{self.qemu.major}.{self.qemu.minor}.{self.qemu.micro}"
+        package = self.package.strip()
+        return f"{number} ({package})" if package else number
+
+
+class Shutdown(msgspec.Struct):
+    """The data of the event ``SHUTDOWN``."""
+
+    reason: str = ""
+    """QEMU's word (``ShutdownCause``), such as ``guest-shutdown``."""
 
 
 class FeatureWord(msgspec.Struct, rename="kebab"):

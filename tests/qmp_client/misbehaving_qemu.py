@@ -55,7 +55,8 @@ def main() -> None:
     misbehave, _, where = how.partition("@")
     if where == "greeting":
         ACTS[misbehave](monitor)
-    monitor.sendall(json.dumps(GREETING).encode() + b"\r\n")
+    greeting = {"QMP": GREETING["QMP"] | {"version": {}}} if how == "bare@greeting" else GREETING
+    monitor.sendall(json.dumps(greeting).encode() + b"\r\n")
     for request in requests(monitor):
         if request["execute"] == where:
             ACTS[misbehave](monitor)
@@ -64,6 +65,8 @@ def main() -> None:
             answer = {"return": [{"name": "query-commands"}]}
         if misbehave == "shape" and request["execute"] == where:
             answer = {"return": {"cpuid": "none today"}}
+        if misbehave == "bare" and request["execute"] == where:
+            answer = {"return": [{}]}
         if "id" in request:
             answer["id"] = request["id"]
         monitor.sendall(json.dumps(answer).encode() + b"\r\n")
@@ -117,6 +120,7 @@ ACTS: dict[str, Callable[[socket.socket], None]] = {
     "truncate": truncate,
     "babble": babble,
     "shape": lambda monitor: None,
+    "bare": lambda monitor: None,
 }
 
 if __name__ == "__main__":

@@ -95,6 +95,19 @@ def test_an_answer_of_another_shape_names_the_field(tdvf: Path) -> None:
     assert "scripts/build-qemu" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("greeting", "QEMU's greeting came in a form this version does not know: Object missing required field `qemu`"),
+        ("query-commands", "query-commands answered in a form this version does not know: Object missing"),
+        ("query-cpus-fast", "this version does not know: Object missing required field `cpu-index` - at `$[0]`"),
+    ],
+)
+def test_an_answer_without_its_fields_names_them(where: str, said: str, tdvf: Path) -> None:
+    result = negotiate(f"bare@{where}", tdvf)
+    assert (result.returncode, said in result.stderr, "Traceback" in result.stderr) == (4, True, False), result.stderr
+
+
 def test_a_stock_qemu_s_answers_are_checked_as_well(tdvf: Path) -> None:
     """It has none of the commands, so QOM is asked, and what this one answers there is not what QEMU does."""
     result = negotiate("stock@none", tdvf)
