@@ -12,6 +12,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple
@@ -105,33 +106,25 @@ class Store:
         Of the last ``jobs_kept`` jobs the results are kept; older ones, if they are done, are forgotten.
         """
         self._jobs_kept = jobs_kept
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise MissingError(f"{path} cannot be made: {error.strerror}", hint="--state names another file") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._lock)
-            raise UsageError(f"another agent uses {path}", hint="give each agent its own --host") from error
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute("PRAGMA foreign_keys=ON")
-            self._make_tables(path)
-            self.identity = self.setting(IDENTITY) or secrets.randbits(48) + 1
-            """A number that no other file has."""
-            self.set(IDENTITY, self.identity)
-        except sqlite3.Error as error:
-            os.close(self._lock)
-            raise MissingError(f"{path}: {error}", hint="--state names another file") from error
+        with ExitStack() as opened:
+            self._lock = _lock(path)
+            opened.callback(os.close, self._lock)
+            try:
+                self._db = opened.enter_context(closing(sqlite3.connect(path, isolation_level=None)))
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")
+                self._db.execute("PRAGMA foreign_keys=ON")
+                self._make_tables(path)
+                self.identity = self.setting(IDENTITY) or secrets.randbits(48) + 1
+                """A number that no other file has."""
+                self.set(IDENTITY, self.identity)
+            except sqlite3.Error as error:
+                raise MissingError(f"{path}: {error}", hint="--state names another file") from error
+            self._opened = opened.pop_all()
 
     def close(self) -> None:
         """Close the file and let another agent have it."""
-        self._db.close()
-        os.close(self._lock)
+        self._opened.close()
 
     def accept(
         self, job: Job, response_topic: str | None, correlation: bytes | None, letters: Sequence[Letter] = ()
@@ -284,6 +277,21 @@ class Store:
                     f"{path} was written by another version of tdx-cpuid (format {version}, not {VERSION})",
                     hint="run that version, or begin with another file: --state names it",
                 )
+
+
+def _lock(path: Path) -> int:
+    """The descriptor of the lock beside the file; closing it lets another agent have the file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise MissingError(f"{path} cannot be made: {error.strerror}", hint="--state names another file") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise UsageError(f"another agent uses {path}", hint="give each agent its own --host") from error
+    return lock
 
 
 class _Transaction:

@@ -137,6 +137,19 @@ def test_a_file_that_is_no_store_is_an_error_in_words(tmp_path: Path) -> None:
         Store(path)
 
 
+def test_a_file_of_another_version_is_left_as_it_was(path: Path) -> None:
+    """Neither the lock nor the database stays open behind the error."""
+    Store(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    for _ in range(2):  # the second one would find the lock taken
+        with pytest.raises(UsageError, match="another version of tdx-cpuid"):
+            Store(path)
+    there = {one.name for one in path.parent.iterdir()}
+    assert [one for one in Path("/proc/self/fd").iterdir() if one.resolve().parent == path.parent] == []
+    assert there <= {path.name, f"{path.name}.lock"}, "the database was closed, so its WAL is gone"
+
+
 def test_kill_at_any_point(tmp_path: Path) -> None:
     """A process accepts, finishes and posts until SIGKILL ends it; what it had been told is stored is stored."""
     seed = random.randrange(1 << 32)
