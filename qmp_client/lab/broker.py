@@ -10,12 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
 import aiomqtt
 from aiomqtt import MqttError
@@ -23,7 +20,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from qmp_client.errors import MissingError, UsageError
+from qmp_client.errors import MissingError, TdxCpuidError, UsageError
+from qmp_client.lab.address import Address
 from qmp_client.lab.store import Letter
 from qmp_client.lab.wire import Message, encode, schema_of
 
@@ -33,84 +31,8 @@ IN_FLIGHT = 16
 """Messages that the broker may send before one is acknowledged."""
 
 
-class Address(NamedTuple):
-    """Where the broker is, and who we are to it."""
-
-    host: str
-    port: int
-    tls: aiomqtt.TLSParameters | None = None
-    user: str | None = None
-    password: str | None = None
-
-
 class NotTaken(MqttError):
     """The broker refuses a message; sending it again on this connection would not help."""
-
-
-def address(
-    url: str,
-    ca: Path | None = None,
-    certificate: Path | None = None,
-    key: Path | None = None,
-    password_file: Path | None = None,
-) -> Address:
-    """Read ``mqtt[s]://[user@]host[:port]``. Raises UsageError, and MissingError for files that cannot be read."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise UsageError(f"--broker {url}: {error}") from error
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise UsageError(f"--broker {url}: not a broker", hint="it looks like mqtts://broker.example:8883")
-    if parts.password:
-        raise UsageError("a password in --broker is seen by everybody on this machine", hint="use --password-file")
-    for file in (ca, certificate, key, password_file):
-        if file is not None and not file.is_file():
-            raise MissingError(f"there is no file {file}")
-    if parts.scheme == "mqtt" and (ca or certificate or key):
-        raise UsageError("--ca, --certificate and --key are for mqtts://; with mqtt:// nothing is encrypted")
-    if password_file and not parts.username:
-        raise UsageError(f"--password-file: whose password? --broker {parts.scheme}://USER@... says it")
-    try:
-        password = password_file.read_text().strip() if password_file else None
-    except OSError as error:
-        raise MissingError(f"{password_file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"--password-file: {password_file} is no text in UTF-8") from error
-    tls = None
-    if parts.scheme == "mqtts":
-        _check_certificates(ca, certificate, key)
-        tls = aiomqtt.TLSParameters(
-            ca_certs=str(ca) if ca else None,
-            certfile=str(certificate) if certificate else None,
-            keyfile=str(key) if key else None,
-        )
-    return Address(parts.hostname, port or (8883 if tls else 1883), tls, parts.username, password)
-
-
-def _check_certificates(ca: Path | None, certificate: Path | None, key: Path | None) -> None:
-    """Raise UsageError for what OpenSSL would not take, which it says in words of its own on every connection."""
-    if key and not certificate:
-        raise UsageError("--key goes with --certificate")
-    try:
-        context = ssl.create_default_context(cafile=ca)
-    except ssl.SSLError as error:
-        raise UsageError(f"--ca: {ca} has no certificates in PEM") from error
-    except OSError as error:
-        raise MissingError(f"{ca} cannot be read: {error.strerror}") from error
-    if not certificate:
-        return
-
-    def no_passphrase() -> str:
-        raise UsageError(f"--key: {key or certificate} has a passphrase, which nobody could type for an agent")
-
-    try:
-        context.load_cert_chain(certificate, key, no_passphrase)
-    except ssl.SSLError as error:
-        what = f"--certificate {certificate}" + (f" and --key {key}" if key else ", and no --key,")
-        raise UsageError(f"{what} are no certificate in PEM with its private key ({error.reason})") from error
-    except OSError as error:
-        raise MissingError(f"{certificate} or {key} cannot be read: {error.strerror}") from error
 
 
 class Connection(aiomqtt.Client):
@@ -218,6 +140,16 @@ class Connection(aiomqtt.Client):
         answer = self._delivering.get(mid)
         if answer is not None and not answer.done():
             answer.set_result(reason_code)
+
+
+def refused(broker: Address, error: MqttError) -> TdxCpuidError:
+    """The error for a broker that cannot be used."""
+    if isinstance(error, NotTaken):
+        return UsageError(f"the broker does not allow it: {error}", hint="its access rules decide; ask who runs it")
+    return MissingError(
+        f"the broker {broker.host}:{broker.port} cannot be reached: {error}",
+        hint="is it running, and are --broker, --ca, --certificate and --password-file right?",
+    )
 
 
 class _Complaints(logging.Handler):

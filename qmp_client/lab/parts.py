@@ -28,7 +28,7 @@ def versions(qemu: str, firmware: str, report: Report) -> Versions:
     )
 
 
-def state(config: Config) -> tuple[object, ...]:
+def fingerprint(config: Config) -> tuple[object, ...]:
     """Something that is another when a part was replaced under a running agent. Cheap: looks at no contents.
 
     The kernel is not in it: it does not change without the agent, which measures when it starts.

@@ -17,7 +17,7 @@ from qmp_client.boot.model import BootWish
 from qmp_client.lab.admission import admit
 from qmp_client.lab.letters import Agent
 from qmp_client.lab.observer import Observer
-from qmp_client.lab.parts import state
+from qmp_client.lab.parts import fingerprint
 from qmp_client.lab.store import Accepted, Letter, Store
 from qmp_client.lab.wire import Job, Outcome, Result, State, encode
 from qmp_client.lab.worker import Answer, Order
@@ -71,7 +71,7 @@ class Runner:
         drifting = self._agent.config.drift
         too_late: frozenset[str] = frozenset()  # measurements that began before a part was replaced
         while True:
-            consists_of = state(self._agent.config)
+            consists_of = fingerprint(self._agent.config)
             waiting = {
                 accepted.job.cpu
                 for accepted in self._store.unfinished()
@@ -85,7 +85,7 @@ class Runner:
             self.arrived()
             self._spoken()
             due = time.monotonic() + drifting.every_minutes * 60
-            while (left := due - time.monotonic()) > 0 and state(self._agent.config) == consists_of:  # noqa: ASYNC110
+            while (left := due - time.monotonic()) > 0 and fingerprint(self._agent.config) == consists_of:  # noqa: ASYNC110
                 await asyncio.sleep(min(left, drifting.look_every_seconds))
             too_late = frozenset() if left <= 0 else frozenset(self.running)
 

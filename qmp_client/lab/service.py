@@ -16,8 +16,9 @@ import msgspec
 from aiomqtt import MqttError
 
 from qmp_client.lab import topics
+from qmp_client.lab.address import Address
 from qmp_client.lab.admission import Refusal, admit, check_reply
-from qmp_client.lab.broker import PATIENCE, Address, Connection, NotTaken, reply_to
+from qmp_client.lab.broker import PATIENCE, Connection, NotTaken, reply_to
 from qmp_client.lab.letters import Agent
 from qmp_client.lab.observer import Observer
 from qmp_client.lab.printable import printable

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 from aiomqtt import MqttError
 
-from qmp_client.errors import MissingError, TdxCpuidError, UsageError
 from qmp_client.lab import topics
-from qmp_client.lab.broker import IN_FLIGHT, Address, Connection, NotTaken
+from qmp_client.lab.address import Address
+from qmp_client.lab.broker import IN_FLIGHT, Connection, NotTaken, refused
 from qmp_client.lab.hearing import read
 from qmp_client.lab.ledger import Ledger
 from qmp_client.lab.store import Letter
@@ -119,16 +119,6 @@ def nobody(topic: str) -> str:
     """That a topic has no subscriber, in words."""
     *_, what, name = topic.removesuffix("/jobs").split("/")
     return f"no agent has ever connected as host {name}" if what == "hosts" else f"no agent takes jobs of pool {name}"
-
-
-def refused(broker: Address, error: MqttError) -> TdxCpuidError:
-    """The error for a broker that cannot be used."""
-    if isinstance(error, NotTaken):
-        return UsageError(f"the broker does not allow it: {error}", hint="its access rules decide; ask who runs it")
-    return MissingError(
-        f"the broker {broker.host}:{broker.port} cannot be reached: {error}",
-        hint="is it running, and are --broker, --ca, --certificate and --password-file right?",
-    )
 
 
 def _first(group: BaseExceptionGroup[MqttError]) -> MqttError:

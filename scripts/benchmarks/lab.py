@@ -34,7 +34,8 @@ from rich.table import Table
 from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM
 from plugin.processes.child import die_with_parent, fork
 from qmp_client.lab import topics
-from qmp_client.lab.broker import Address, Connection
+from qmp_client.lab.address import Address
+from qmp_client.lab.broker import Connection
 from qmp_client.lab.config import parse
 from qmp_client.lab.letters import Agent
 from qmp_client.lab.observer import Observer

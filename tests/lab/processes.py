@@ -22,7 +22,8 @@ import msgspec
 from aiomqtt import MqttError
 
 from qmp_client.lab import topics
-from qmp_client.lab.broker import Address, Connection
+from qmp_client.lab.address import Address
+from qmp_client.lab.broker import Connection
 from qmp_client.lab.store import Letter
 from qmp_client.lab.wire import Job, Message, Status, encode, schema_of
 from qmp_client.qemu import firmware

@@ -12,14 +12,14 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
 
 from qmp_client.lab import topics
 from qmp_client.lab.broker import reply_to
-from qmp_client.lab.wire import Job, Outcome, Progress, Rejection, Result, State, Status, encode
+from qmp_client.lab.wire import Drain, Job, Outcome, Progress, Rejection, Result, State, Status, encode
 from tests.lab.conftest import Start
 from tests.lab.processes import LAB, PATIENCE, POOL, Broker, Listener, listening
 
@@ -216,6 +216,24 @@ async def test_drain_and_back(broker: Broker, agent: Start) -> None:
     assert (unknown.returncode, "did you mean alpha?" in unknown.stderr) == (2, True)
     await asyncio.to_thread(alpha.kill, signal.SIGTERM)
     assert "alpha is offline" in (await soon(broker, "drain", "alpha")).stdout
+
+
+async def test_drain_says_a_number_once(broker: Broker) -> None:
+    async with listening(broker.address) as alpha:
+
+        async def be(state: Literal["online", "draining", "drained"], running: int = 0, waiting: int = 0) -> None:
+            said = Status(host="alpha", pool=POOL, state=state, running=running, waiting=waiting)
+            await alpha.connection.say(topics.status(LAB, "alpha"), said, retain=True)
+
+        await be("online", 1, 2)
+        draining = start(broker, "drain", "alpha")
+        await alpha.message(topics.drain(LAB, "alpha"), Drain)
+        for running, waiting in ((1, 2), (2, 1), (1, 2), (1, 0), (0, 1)):
+            await be("draining", running, waiting)
+        await be("drained")
+        said, complaints = await asyncio.to_thread(draining.communicate, timeout=PATIENCE)
+        assert (draining.returncode, said) == (0, "alpha is drained\n")
+        assert complaints == "alpha finishes 3 jobs\nalpha finishes 1 job\n"
 
 
 async def test_a_host_that_a_large_lab_does_not_have(broker: Broker) -> None:

@@ -17,7 +17,8 @@ from aiomqtt import MqttError
 from cryptography.hazmat.primitives import serialization
 
 from qmp_client.lab import topics
-from qmp_client.lab.broker import Address, Connection, NotTaken
+from qmp_client.lab.address import Address
+from qmp_client.lab.broker import Connection, NotTaken
 from qmp_client.lab.config import parse
 from qmp_client.lab.store import Letter
 from qmp_client.lab.wire import Drain, Job, Message, Outcome, Result, Status, encode, schema_of
