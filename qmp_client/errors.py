@@ -21,6 +21,11 @@ class TdxCpuidError(Exception):
         self.quoted = tuple(quoted)
         """The last lines of whoever failed, as they were."""
 
+    @property
+    def sentence(self) -> str:
+        """What went wrong, with the hint in brackets: for where there is only one line."""
+        return f"{self} ({self.hint})" if self.hint else str(self)
+
 
 class UsageError(TdxCpuidError):
     """What was asked for does not exist or contradicts itself."""

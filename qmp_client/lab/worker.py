@@ -79,8 +79,7 @@ async def _work(order: Order) -> Answer:
             child = spawn(lambda monitor: [*arguments(machine, monitor), *order.options], simulated)
             report = await negotiate(child, machine, wish, simulated, order.timeout)
     except TdxCpuidError as error:
-        said = [f"{error} ({error.hint})" if error.hint else f"{error}", *error.quoted]
-        return Answer(None, None, "\n".join(said))
+        return Answer(None, None, "\n".join([error.sentence, *error.quoted]))
     return Answer(report, versions(order.qemu, order.firmware, report), booted.why if booted else "", booted)
 
 

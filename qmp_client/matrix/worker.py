@@ -90,12 +90,7 @@ async def run_cell(work: Work, number: int) -> Result:
         child = spawn(lambda monitor: arguments(machine, monitor), simulation)
         report = await negotiate(child, machine, work.wish, simulation, work.timeout)
     except TdxCpuidError as error:
-        return result(None, said(error), error.exit_code)
+        return result(None, error.sentence, error.exit_code)
     except Exception as error:  # a mistake of ours in one cell must not cost the others
         return result(None, f"tdx-cpuid itself failed: {type(error).__name__}: {error}", TdxCpuidError.exit_code)
     return result(report, None, Criteria(work.policy).exit_code(report.lines))
-
-
-def said(error: TdxCpuidError) -> str:
-    """An error as one sentence, with its hint."""
-    return f"{error} ({error.hint})" if error.hint else str(error)

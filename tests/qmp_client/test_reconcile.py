@@ -11,7 +11,7 @@ from plugin.tdx_module import TdParams, init_td, load_host, load_module, load_pl
 from qmp_client.reconcile.cause import Evidence, EvidenceJudge, ModuleJudge
 from qmp_client.reconcile.reconcile import count, differing, reconcile
 from qmp_client.reconcile.verdict import Line, Verdict
-from qmp_client.report.policy import DEFAULT, compare, parse
+from qmp_client.report.policy import DEFAULT, Criteria, compare, parse
 
 MODULE = load_module("1.5.05")
 PLATFORM = load_platform("emerald-rapids")
@@ -167,6 +167,13 @@ def test_the_default_policy() -> None:
     assert policy.fails(deviation(Verdict.FORCED_OFF))
     assert not policy.fails(deviation(Verdict.HONOURED, critical=True))
     assert not parse("none").fails(deviation(Verdict.FORCED_OFF, critical=True))
+
+
+def test_a_saved_report_decides_in_the_policy_s_stead() -> None:
+    policy, failing = parse(DEFAULT), deviation(Verdict.FORCED_OFF)
+    assert (Criteria(policy).exit_code([]), Criteria(policy).exit_code([failing])) == (0, 1)
+    assert Criteria(policy, [failing]).exit_code([failing]) == 0, "as it was"
+    assert Criteria(parse("none"), [failing]).exit_code([]) == 1, "better than it was is not as it was"
 
 
 def test_differences_from_a_saved_report() -> None:
