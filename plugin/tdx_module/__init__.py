@@ -10,14 +10,21 @@ Versions of the module and processors are data; one engine computes. Pure: nothi
 
 # Leaf and Bit are the vocabulary of every call here.
 from plugin.cpuid import Bit, Leaf
-from plugin.tdx_module import topology as _topology_rule  # noqa: F401 - registers its rule
+from plugin.tdx_module.catalog import (
+    load_host,
+    load_module,
+    load_platform,
+    module_names,
+    platform_names,
+    published_names,
+)
 from plugin.tdx_module.cause import Cause
 from plugin.tdx_module.errors import BadPlatform, Mismatch, SeamcallError, UnknownName
-from plugin.tdx_module.host import PlatformRefused, TdxHost, load_host, tdx_host
+from plugin.tdx_module.host import PlatformRefused, TdxHost, check_platform, tdx_host
 from plugin.tdx_module.init import init_td
-from plugin.tdx_module.module import ModuleVersion, Row, check_platform, load_module, module_names, published_names
+from plugin.tdx_module.module import ModuleVersion, Row
 from plugin.tdx_module.names import attribute_bit, attribute_names, explain_attributes, explain_xfam, xfam_names
-from plugin.tdx_module.platform import Platform, load_platform, platform_names
+from plugin.tdx_module.platform import Platform
 from plugin.tdx_module.td import Td, TdParams, VcpuState, VirtualizationException
 
 __all__ = [

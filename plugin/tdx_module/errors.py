@@ -65,6 +65,20 @@ class BadModule(UnknownName):
         return f"the profile {self.name} {self.problem}"
 
 
+class UnknownRule(UnknownName):
+    """A module version lists a special rule that this program does not have."""
+
+    def __init__(self, version: str, rule: str, known: Iterable[str]) -> None:
+        super().__init__("special rule", rule, known)
+        self.version = version
+
+    def __str__(self) -> str:
+        return (
+            f"TDX module {self.version} has the special rule {self.name!r}, which this tdx-cpuid does not know: the"
+            f" version's file is damaged or made for a newer one; the nearest rules are {', '.join(self.nearest)}"
+        )
+
+
 class BadPlatform(UnknownName):
     """A platform that is given by a file, and cannot be had from it."""
 

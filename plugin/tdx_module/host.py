@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from plugin.cpuid import Leaf
+from plugin.cpuid import REGISTERS, ZERO, Leaf
 from plugin.tdx_module.errors import Mismatch
-from plugin.tdx_module.module import ModuleVersion, check_platform, load_module
-from plugin.tdx_module.platform import Platform, load_platform
+from plugin.tdx_module.module import ModuleVersion
+from plugin.tdx_module.platform import Platform
 from plugin.typing import NamedTuple
 
 
@@ -44,6 +44,23 @@ class PlatformRefused(Exception):
         return f"TDX module {self.module} does not start on {self.platform}: {reasons}"
 
 
+def check_platform(module: ModuleVersion, platform: Platform) -> list[Mismatch]:
+    """List why this module version would refuse to initialise on this processor (TDH.SYS.INIT); empty if it would."""
+    found = []
+    if platform.maximum_leaf < module.minimum_native_leaf:
+        found.append(Mismatch(Leaf(0), "eax", 0xFFFFFFFF, module.minimum_native_leaf, platform.maximum_leaf))
+    for row in module.rows.values():
+        if row.platform_must_match_mask == ZERO:
+            continue
+        native = platform.native_leaf(row.leaf)
+        for register, mask, expected, actual in zip(
+            REGISTERS, row.platform_must_match_mask, row.platform_must_match_value, native, strict=True
+        ):
+            if actual & mask != expected:
+                found.append(Mismatch(row.leaf, register, mask, expected, actual & mask))
+    return found
+
+
 def tdx_host(module: ModuleVersion, platform: Platform, *, strict: bool = False) -> TdxHost:
     """Return the host as the module finds it, with every bit that it demands (TDH.SYS.INIT, TDH.SYS.LP.INIT).
 
@@ -65,8 +82,3 @@ def tdx_host(module: ModuleVersion, platform: Platform, *, strict: bool = False)
         corrected[leaf] = value.with_(mismatch.register, bits)
     native = Platform(platform.name, platform.description, corrected, tsx_ctrl=platform.tsx_ctrl, notes=platform.notes)
     return TdxHost(module, native, assumed)
-
-
-def load_host(module: str, platform: str, *, strict: bool = False) -> TdxHost:
-    """Load a module version and a platform by name. Raises UnknownName with the nearest names, PlatformRefused."""
-    return tdx_host(load_module(module), load_platform(platform), strict=strict)

@@ -8,7 +8,8 @@ from plugin.tdx_module.draft import Draft, from_table
 from plugin.tdx_module.errors import SeamcallError, cpuid_refused
 from plugin.tdx_module.module import ModuleVersion
 from plugin.tdx_module.platform import Platform
-from plugin.tdx_module.rules import TABLE_RULES, Setup, leaf_rules
+from plugin.tdx_module.rules import Setup
+from plugin.tdx_module.rules.table import leaf_rules, table_rules
 from plugin.tdx_module.td import Td, TdParams
 
 TSC_UNIT_KHZ = 25_000
@@ -43,9 +44,8 @@ def _compute(module: ModuleVersion, platform: Platform, params: TdParams, tsc_25
         drafts[leaf] = draft = from_table(row, platform.native_leaf(leaf), params.cpuid_config.get(leaf, ZERO))
         for rule in by_number.get(leaf.number, everywhere):
             rule(setup, draft)
-    for name in module.rules:
-        if name in TABLE_RULES:
-            TABLE_RULES[name](setup)
+    for table_rule in table_rules(module):
+        table_rule(setup)
     return drafts
 
 

@@ -1,63 +1,74 @@
-"""A TDX module as a capture saw it on a host: a known version's rules, with what that host lets a VMM configure."""
+"""A version of the TDX module from its file in `data/modules`."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
+import os
 
-from plugin.cpuid import ZERO, Leaf, Registers
-from plugin.tdx_module.errors import BadModule
-from plugin.tdx_module.module import ModuleVersion, Row, load_module
+from plugin.cpuid import ZERO, Bit, Leaf, Registers
+from plugin.tdx_module.json_file import read_json
+from plugin.tdx_module.module import ModuleVersion, Row
+from plugin.typing import Any
 
 
-def module_from_file(path: str) -> ModuleVersion:
-    """Read the "tdx-module" object of a profile that ``tdx-cpuid capture`` wrote; the version is named by its path.
+def read_module(path: str) -> ModuleVersion:
+    """Read a file as `data/README.md` describes it. Raises OSError, ValueError, KeyError."""
+    return _module(_read(path))
 
-    Raises BadModule with what is wrong.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            data: Any = json.load(file)["tdx-module"]
-        base = load_module(data["like"])
-        captured = {
-            Leaf.parse(leaf): Registers._make([int(word, 16) for word in words.split()])
-            for leaf, words in data["configurable"].items()
-        }
-        called = f"version {data['version']}" if data.get("version") else "of a version that its kernel did not tell"
-    except OSError as error:
-        raise BadModule(path, f"cannot be read: {error.strerror}") from error
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise BadModule(path, f'has no whole "tdx-module" object ({type(error).__name__}: {error})') from error
-    rows = {leaf: _row(leaf, index, mask, base.rows.get(leaf)) for index, (leaf, mask) in enumerate(captured.items())}
-    others = {
-        leaf: row._replace(config_index=None, config_direct=ZERO, allow_direct=ZERO)
-        for leaf, row in base.rows.items()
-        if leaf not in rows
-    }
+
+def _read(path: str) -> dict[str, Any]:
+    """Read a version's file; one that names another beside it as its base says only what it has differently."""
+    data: dict[str, Any] = read_json(path)
+    if "base" not in data:
+        return data
+    base = _read(os.path.join(os.path.dirname(path), data["base"] + ".json"))
+    rows = {row["leaf"]: row for row in base["rows"]} | {row["leaf"]: row for row in data["rows"]}
+    return base | data | {"rows": list(rows.values())}
+
+
+def _registers(words: str | None) -> Registers:
+    return Registers._make([int(word, 16) for word in words.split()]) if words else ZERO
+
+
+def _bit(text: str) -> Bit:
+    leaf, register, position = text.rsplit(".", 2)
+    return Bit(Leaf.parse(leaf), register, int(position))  # type: ignore[arg-type]
+
+
+def _visiting_order(row: Row) -> tuple[bool, int]:
+    return row.config_index is None, row.config_index or 0
+
+
+def _module(data: dict[str, Any]) -> ModuleVersion:
+    dynamic, gates = data["dynamic"], data["xfam_gates"]
+    rows = []
+    for raw in data["rows"]:
+        text = raw["leaf"]
+        rows.append(
+            Row(
+                Leaf.parse(text),
+                raw.get("config_index"),
+                _registers(raw.get("config_direct")),
+                _registers(raw.get("allow_direct")),
+                _registers(raw.get("fixed1")),
+                _registers(raw.get("fixed0_or_dynamic")),
+                _registers(dynamic.get(text)),
+                raw.get("ve", False),
+                _registers(raw.get("must_match_mask")),
+                _registers(raw.get("must_match_value")),
+                tuple([(int(n), _registers(mask)) for n, mask in gates.get(text, {}).items()]),
+            )
+        )
+    attributes, xfam = data["attributes"], data["xfam"]
     return ModuleVersion(
-        path,
-        rows | others,
-        rules=base.rules,
-        attributes=(base.attributes_supported, base.attributes_fixed1),
-        attributes_need=base.attributes_need,
-        xfam=(base.xfam_mask, base.xfam_fixed1),
-        family_models=base.family_models,
-        minimum_native_leaf=base.minimum_native_leaf,
-        ve_until=base.ve_until,
-        source=f"{path}: captured, {called}; what is not configurable is as in {base.name}",
-        notes=base.notes,
-    )
-
-
-def _row(leaf: Leaf, index: int, mask: Registers, known: Row | None) -> Row:
-    """A configurable leaf: what the known version has there, with the captured mask."""
-    if known is None:
-        return Row(leaf, index, mask, ZERO, ZERO, ZERO, ZERO, False, ZERO, ZERO, ())
-    allowed = known.allow_direct & mask
-    return known._replace(
-        config_index=index,
-        config_direct=mask.without(allowed),
-        allow_direct=allowed,
-        fixed1=known.fixed1.without(mask.without(known.configurable)),
-        fixed0_or_dynamic=known.fixed0_or_dynamic.without(mask.without(known.configurable)),
+        data["version"],
+        {row.leaf: row for row in sorted(rows, key=_visiting_order)},
+        rules=tuple(data["rules"]),
+        attributes=(int(attributes["supported"], 16), int(attributes["fixed1"], 16)),
+        attributes_need={int(n): _bit(text) for n, text in attributes["needs_native"].items()},
+        xfam=(int(xfam["supported"], 16), int(xfam["fixed1"], 16)),
+        family_models=tuple(int(text, 16) for text in data.get("family_models", ())),
+        minimum_native_leaf=data["minimum_native_leaf"],
+        ve_until={int(leaf, 16): bit for leaf, bit in data.get("ve_until", {}).items()},
+        source=data.get("source", ""),
+        notes=tuple(data["notes"]),
     )

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 from plugin.cpuid import ZERO, Leaf, Registers
-from plugin.tdx_module.errors import UnknownName
-from plugin.tdx_module.json_file import read_json
-
-_FOLDER = os.path.join(os.path.dirname(__file__), "data", "platforms")
 
 _TOPOLOGY = (0xB, 0x1F)
 
@@ -77,31 +72,3 @@ class Platform:
     def state_components(self) -> int:
         """XCR0 | IA32_XSS bits that the processor supports, from leaf 0xD."""
         return self.native_leaf(Leaf(0xD, 0)).eax | self.native_leaf(Leaf(0xD, 1)).ecx
-
-
-@lru_cache(maxsize=1)
-def platform_names() -> tuple[str, ...]:
-    """Names of the platforms that come with the project."""
-    return tuple(sorted(name[:-5] for name in os.listdir(_FOLDER) if name.endswith(".json")))
-
-
-@lru_cache(maxsize=8)
-def load_platform(name: str) -> Platform:
-    """Load a platform by name, or from the file that a path names.
-
-    Raises UnknownName with the nearest names, BadPlatform for a file.
-    """
-    if "/" in name or name.endswith(".json"):
-        from plugin.tdx_module.platform_file import platform_from_file  # noqa: PLC0415 - rarely needed
-
-        return platform_from_file(name)
-    if name not in platform_names():
-        raise UnknownName("platform", name, platform_names())
-    data = read_json(os.path.join(_FOLDER, name + ".json"))
-    native = {
-        Leaf.parse(leaf): Registers._make([int(word, 16) for word in words.split()])
-        for leaf, words in data["cpuid"].items()
-    }
-    return Platform(
-        data["platform"], data["description"], native, tsx_ctrl=data["tsx_ctrl"], notes=tuple(data["notes"])
-    )

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from plugin.cpuid import Leaf, Registers
 from plugin.tdx_module.errors import BadPlatform
 from plugin.tdx_module.platform import Platform
+from plugin.typing import Any
 
 
 def platform_from_file(path: str) -> Platform:
-    """Read a platform in the format of ``data/platforms``; it is named by its path.
+    """Read a platform that a user has in the format of ``data/platforms``; it is named by its path.
 
     Raises BadPlatform with what is wrong, and where.
     """
+    import json  # noqa: PLC0415 - the project's own platforms are read without it, and start-up counts
+
     try:
         with open(path, encoding="utf-8") as file:
             data = json.load(file)

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 from plugin.cpuid import REGISTERS, Bit, Leaf, Register, Registers
-from plugin.tdx_module import ve_reduction, xsave
+from plugin.tdx_module import xsave
 from plugin.tdx_module.cause import VE, Cause
 from plugin.tdx_module.draft import Draft
 from plugin.tdx_module.module import ModuleVersion
 from plugin.tdx_module.platform import Platform
+from plugin.tdx_module.rules.table import execution_rules
 from plugin.typing import NamedTuple
 
 CPUID_EXIT = 10
@@ -68,6 +69,7 @@ class Td:
         self.platform = platform
         self.params = params
         self._drafts = drafts
+        self._execution_rules = execution_rules(module)
 
     def _draft_of(self, leaf: Leaf) -> Draft | None:
         row = self.module.row_of(leaf)
@@ -122,14 +124,13 @@ class Td:
         return self._with_dynamic(leaf, subleaf, stored, vcpu)
 
     def _unless_ve(self, leaf: int, subleaf: int, vcpu: VcpuState) -> Registers | None:
-        if "ve-reduction" not in self.module.rules:
-            return None
-        return ve_reduction.answer(self.cpuid, leaf, subleaf, vcpu.td_ctls, vcpu.apic_id)
+        answers = (rule.answer(self.cpuid, leaf, subleaf, vcpu.td_ctls, vcpu.apic_id) for rule in self._execution_rules)
+        return next((answer for answer in answers if answer is not None), None)
 
     def _with_dynamic(self, leaf: int, subleaf: int, stored: Registers, vcpu: VcpuState) -> Registers:
         eax, ebx, ecx, edx = stored
-        if "ve-reduction" in self.module.rules:
-            edx |= ve_reduction.always_on(Leaf(leaf, subleaf), vcpu.td_ctls)
+        for rule in self._execution_rules:
+            edx |= rule.always_on(Leaf(leaf, subleaf), vcpu.td_ctls)
         if leaf == 0x1:
             ebx = ebx & 0x00FFFFFF | (vcpu.apic_id & 0xFF) << 24
             ecx = ecx & ~(1 << 27) | vcpu.osxsave << 27

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from plugin.cpuid import ZERO, Bit, Leaf, Registers
+from plugin.kvm.host import HostRefused, find_host
 from plugin.tdx_module import (
     Mismatch,
     Platform,
+    TdParams,
     UnknownName,
+    catalog,
     check_platform,
+    init_td,
     load_module,
     load_platform,
     module_names,
     platform_names,
     published_names,
 )
-from plugin.tdx_module.module import _age
-from plugin.tdx_module.rules import LEAF_RULES, TABLE_RULES
-from plugin.tdx_module.ve_reduction import EXECUTION_RULES
-
-RULES = {name: rule for name, (_, rule) in LEAF_RULES.items()} | TABLE_RULES | EXECUTION_RULES
+from plugin.tdx_module.catalog import _age
+from plugin.tdx_module.errors import UnknownRule
+from plugin.tdx_module.rules.table import RULES
+from tests.tdx_module.gates import xfam_features
 
 
 @pytest.mark.parametrize("version", module_names())
@@ -50,7 +56,38 @@ def test_every_listed_rule_exists(version: str) -> None:
 def test_every_rule_is_used_and_explained() -> None:
     listed = {rule for version in module_names() for rule in load_module(version).rules}
     assert listed == RULES.keys()
-    assert all(rule.__doc__ for rule in RULES.values())
+    assert all(rule[0].__doc__ for rule in RULES.values())
+
+
+class TestARuleThatThereIsNot:
+    """The file of a newer tdx-cpuid, or a damaged one: to go on without the rule would give wrong bits in silence."""
+
+    @pytest.fixture
+    def version(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+        data = json.loads((Path(catalog._MODULES) / "2.0.18.json").read_text())
+        data |= {"version": "9.9", "rules": ["xfam", "topolgy-levels"]}
+        (tmp_path / "9.9.json").write_text(json.dumps(data))
+        monkeypatch.setattr(catalog, "_MODULES", str(tmp_path))
+        return "9.9"
+
+    def test_is_named_when_the_version_is_loaded(self, version: str) -> None:
+        with pytest.raises(UnknownRule) as caught:
+            load_module(version)
+        assert str(caught.value) == (
+            "TDX module 9.9 has the special rule 'topolgy-levels', which this tdx-cpuid does not know: the version's"
+            " file is damaged or made for a newer one; the nearest rules are topology-levels, topology,"
+            " perfmon-subleaves"
+        )
+
+    def test_ends_a_command_with_that_sentence(self, version: str) -> None:
+        with pytest.raises(HostRefused, match=r"9\.9 has the special rule 'topolgy-levels'"):
+            find_host(version, "granite-rapids")
+
+    def test_is_not_passed_over_when_a_td_is_made(self, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(catalog, "rules_of", lambda module: [])
+        unchecked = load_module.__wrapped__(version)
+        with pytest.raises(UnknownRule, match="topolgy-levels"):
+            init_td(unchecked, load_platform("granite-rapids"), TdParams(0, 3, {}))
 
 
 def test_versions_differ_in_rules_as_published() -> None:
@@ -81,7 +118,7 @@ def test_configurable_bits_of_the_first_leaf() -> None:
 
 
 def test_features_that_hang_on_pkru() -> None:
-    assert load_module("1.5.05").xfam_features[9] == (Bit(Leaf(7, 0), "ecx", 3), Bit(Leaf(0xD, 0), "eax", 9))
+    assert xfam_features(load_module("1.5.05"))[9] == [Bit(Leaf(7, 0), "ecx", 3), Bit(Leaf(0xD, 0), "eax", 9)]
 
 
 @pytest.mark.parametrize(

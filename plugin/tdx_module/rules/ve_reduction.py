@@ -36,7 +36,3 @@ def always_on(leaf: Leaf, td_ctls: Collection[str]) -> int:
     """EDX bits that read 1 whatever is stored, until #VE is reduced."""
     first = leaf.number != 7 or not leaf.subleaf
     return ALWAYS_ON.get(leaf.number, 0) if first and REDUCE_VE not in td_ctls else 0
-
-
-EXECUTION_RULES = {"ve-reduction": answer}
-"""Rules about what the CPUID instruction answers, as opposed to what is stored."""

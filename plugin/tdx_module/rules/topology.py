@@ -7,7 +7,7 @@ from plugin.tdx_module import statuses
 from plugin.tdx_module.cause import Cause
 from plugin.tdx_module.draft import EAX, EBX, ECX, EDX
 from plugin.tdx_module.errors import SeamcallError
-from plugin.tdx_module.rules import Setup, table_rule
+from plugin.tdx_module.rules import Setup
 
 SUBLEAVES = 6
 INVALID, SMT, CORE = 0, 1, 2
@@ -18,7 +18,6 @@ _BY_TOPOLOGY = Cause("module-rule", "topology")
 _BY_LEVELS = Cause("module-rule", "topology-levels")
 
 
-@table_rule("topology")
 def topology(setup: Setup) -> None:
     """Walk 0x1F.0 to 0x1F.5: all zero means the platform's own; the level types must make sense; derive 0xB."""
     leaves = [Leaf(0x1F, n) for n in range(SUBLEAVES)]
@@ -45,7 +44,6 @@ def topology(setup: Setup) -> None:
             _copy(setup, registers, Leaf(0xB, 1), CORE)
 
 
-@table_rule("topology-levels")
 def topology_levels(setup: Setup) -> None:
     """Check 0x1F.0 to 0x1F.5 as "topology" does, and their level numbers; 0xB is the SMT and the last valid level.
 
