@@ -64,7 +64,7 @@ class Memory(Protocol):
 
 
 class SharedPages(Protocol):
-    """The bytes behind a descriptor, as the caller sees them through mmap (an `mmap.mmap` is one)."""
+    """The bytes behind a descriptor, as the caller sees them through mmap."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: slice, /) -> bytes: ...

@@ -9,7 +9,7 @@ threads, and calls it in the child (`plugin.processes.child`), whose exit status
 Such children may run one after another or at once: each has its own SimulatedKvm, listener and descriptors, so
 none can disturb another, and killing one (even with SIGKILL) ends its command only.
 
-What it does not do: it is no security boundary (see `plugin.kvm.supervisor.opens`); stat(2) and access(2) on
+What it does not do: it is no security boundary (see docs/no-way-to-the-real-device.md); stat(2) and access(2) on
 /dev/kvm see this machine's; no_new_privs keeps setuid helpers from gaining rights; a daemon that the command
 leaves behind is killed with it. A grandchild survives SIGKILL of the supervisor unless it opened /dev/kvm and is
 traced; its KVM calls fail with ENOSYS from then on.

@@ -29,8 +29,14 @@ SAYS = "QEMU emulator version "
 PATCHED = b"x-tdx-set-cpuid-choices"
 assert PATCHED.decode() in NEEDED
 
-TRIAL = "import os; os.close(os.open('/dev/kvm', os.O_RDWR))"
-"""What is run under the simulation to see whether it works here."""
+TRIAL = """
+import os, sys
+device = os.open('/dev/kvm', os.O_RDWR)
+name = os.readlink(f'/proc/self/fd/{device}')
+if not name.startswith('/memfd:kvm'):
+    sys.exit(f'a program got {name} instead of the simulated /dev/kvm')
+"""
+"""What is run under the simulation to see whether it works here, and whether the program got the simulated device."""
 
 MODULE_PARAMETER = Path("/sys/module/kvm_intel/parameters/tdx")
 

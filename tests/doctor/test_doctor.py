@@ -83,6 +83,14 @@ def test_a_process_that_may_not_have_a_listener(tmp_path: Path, tdvf: Path) -> N
     assert "another program already supervises this one" in found["seccomp user notification"]["found"]
 
 
+def test_a_program_that_got_another_device_is_told_so() -> None:
+    program = checks.TRIAL.replace("/dev/kvm", "/dev/null")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    finding = next(checks.simulation((done.returncode, done.stderr.strip(), {})))
+    assert finding.state is Standing.MISSING
+    assert finding.found == "a program got /dev/null instead of the simulated /dev/null"
+
+
 def test_the_table_names_what_mends(tmp_path: Path) -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith("TDX_CPUID_")}
     result = subprocess.run(

@@ -18,7 +18,12 @@ PTRACE_LISTEN = 0x4208
 
 WALL = 0x40000000  # __WALL of waitpid: threads of a traced process too
 
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 0x2, 0x4, 0x10
+"""openat2's: no /proc links to open files, no symlinks at all, the directory is the root."""
+
 _SYS_SECCOMP = 317
+_SYS_OPENAT2 = 437
+_PROC_SUPER_MAGIC = 0x9FA0
 _SECCOMP_SET_MODE_FILTER = 1
 _SECCOMP_FILTER_FLAG_NEW_LISTENER = 8
 _SFD_NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC
@@ -102,3 +107,27 @@ def ptrace_registers(tid: int) -> ctypes.Array[ctypes.c_uint64]:
     registers = (ctypes.c_uint64 * 27)()
     ptrace(PTRACE_GETREGS, tid, 0, ctypes.addressof(registers))
     return registers
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def open_place(directory: int, path: bytes, resolve: int) -> int:
+    """Return an O_PATH descriptor of what `path` leads to from `directory`: nothing is opened, no driver asked.
+
+    `resolve` is openat2's. ELOOP: there is a link that it forbids.
+    """
+    how = _OpenHow(os.O_PATH | os.O_CLOEXEC, 0, resolve)
+    descriptor: int = _libc.syscall(_SYS_OPENAT2, directory, path, ctypes.byref(how), ctypes.sizeof(how))
+    if descriptor < 0:
+        raise _failed()
+    return descriptor
+
+
+def is_procfs(descriptor: int) -> bool:
+    """Whether a file is in a proc file system, of whichever PID namespace."""
+    status = (ctypes.c_long * 16)()  # struct statfs is 120 bytes and begins with f_type
+    if _libc.fstatfs(descriptor, status) < 0:
+        raise _failed()
+    return status[0] == _PROC_SUPER_MAGIC

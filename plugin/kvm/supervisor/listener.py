@@ -7,6 +7,7 @@ import fcntl
 import os
 import struct
 
+from plugin.kvm.supervisor.bpf import AUDIT_ARCH_I386
 from plugin.typing import NamedTuple
 
 _RECV = 0xC0502100
@@ -34,6 +35,8 @@ class Call(NamedTuple):
     tid: int
     number: int
     arguments: tuple[int, int, int, int]
+    is_32_bit: bool = False
+    """Made by the i386 ABI (`int 0x80`, or a 32-bit program), which numbers the calls differently."""
 
 
 class Listener:
@@ -65,8 +68,8 @@ class Listener:
             if error.errno in (errno.ENOENT, errno.EINTR):
                 raise Gone from error
             raise
-        cookie, tid, _, number, _, _, first, second, third, fourth, _, _ = _NOTIFICATION.unpack(buffer)
-        return Call(cookie, tid, number, (first, second, third, fourth))
+        cookie, tid, _, number, arch, _, first, second, third, fourth, _, _ = _NOTIFICATION.unpack(buffer)
+        return Call(cookie, tid, number, (first, second, third, fourth), arch == AUDIT_ARCH_I386)
 
     def let_through(self, call: Call) -> None:
         """Have the kernel execute the call as if nobody had looked. A caller that is gone does not matter."""

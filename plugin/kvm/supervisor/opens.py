@@ -1,33 +1,36 @@
 """Is this open(2) meant for /dev/kvm?
 
-The answer is a convenience for programs that cooperate, not a security boundary: the path is read before the
-kernel reads it again, another thread may change it or a symlink in between, and io_uring opens files without
-seccomp noticing.
+What cannot be told is refused: a path that cannot be read, a way that cannot be followed. The kernel reads the path
+once more after us, and a program may have changed it, or a symlink on its way, in between: then it has the real
+device, on which no KVM request gets past the filter (docs/no-way-to-the-real-device.md).
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import posixpath
 import stat
 import struct
 
 from plugin.kvm.supervisor import bpf
 from plugin.kvm.supervisor.listener import Call
 from plugin.kvm.supervisor.memory import ProcessMemory
+from plugin.kvm.supervisor.places import Place, caller, quick_look, walk
 from plugin.typing import NamedTuple
 
-DEV_KVM = b"/dev/kvm"
-_KVM_DEVICE = os.makedev(10, 232)
+KVM_DEVICE = os.makedev(10, 232)
+"""KVM_MINOR among the kernel's miscellaneous devices."""
+
+_DEV_KVM = b"/dev/kvm"
+_FOLDER, _NAME = b"dev", b"kvm"
 _AT_FDCWD = -100
 _RESOLVE_IN_ROOT = 0x10
 _OPEN_HOW = struct.Struct("<QQQ")
-_SYMLINK_LIMIT = 40
+_NEW = os.O_CREAT | os.O_EXCL
 
 
 class Open(NamedTuple):
-    """An open of any of the three kinds, with its path still unresolved."""
+    """An open of any of the kinds, with its path still unresolved."""
 
     directory: int  # _AT_FDCWD or a descriptor of the caller
     path: bytes
@@ -36,11 +39,13 @@ class Open(NamedTuple):
 
 
 def decode_open(call: Call, memory: ProcessMemory) -> Open:
-    """Read the arguments of open, openat or openat2. Raises BadAddress."""
-    number = call.number & ~bpf.X32_BIT
+    """Read the arguments of open, creat, openat or openat2. Raises BadAddress, Unreadable, OSError (ENAMETOOLONG)."""
+    number = bpf.OPENS_OF_I386[call.number] if call.is_32_bit else call.number & ~bpf.X32_BIT
     first, second, third, fourth = call.arguments
     if number == bpf.SYS_OPEN:
         return Open(_AT_FDCWD, memory.read_path(first), second, False)
+    if number == bpf.SYS_CREAT:
+        return Open(_AT_FDCWD, memory.read_path(first), os.O_CREAT | os.O_WRONLY | os.O_TRUNC, False)
     directory = (first & 0xFFFFFFFF ^ 0x80000000) - 0x80000000  # a C int
     path = memory.read_path(second)
     if number == bpf.SYS_OPENAT:
@@ -51,88 +56,60 @@ def decode_open(call: Call, memory: ProcessMemory) -> Open:
     return Open(directory, path, flags, bool(resolve & _RESOLVE_IN_ROOT))
 
 
-def means_kvm(tid: int, wanted: Open) -> bool:
-    """Tell whether the open leads to /dev/kvm, seen from the root and directory of thread `tid`."""
+def means_kvm(tid: int, wanted: Open, device: int) -> bool:
+    """Tell whether the open leads to the character device `device`, or to the name /dev/kvm, as thread `tid` sees it.
+
+    Raises OSError when that cannot be told: PermissionError where the supervisor may not look. A name that does not
+    exist is no reason.
+    """
     path = wanted.path
-    if wanted.flags & (os.O_PATH | os.O_DIRECTORY) or not path:
-        return False  # neither opens a device
-    if path == DEV_KVM and not wanted.in_root:
+    if wanted.flags & (os.O_PATH | os.O_DIRECTORY) or path.endswith((b"/", b"/.", b"/..")):
+        return False  # none of these opens a device
+    if path == _DEV_KVM and not wanted.in_root:
         return True
-    base = b"/proc/%d" % tid
-    if path.startswith((b"/proc/self/", b"/proc/thread-self/")):
-        path = base + b"/" + path.split(b"/", 3)[3]  # ours would be the supervisor's
-    relative = wanted.in_root or not path.startswith(b"/")
-    start = base + (b"/cwd" if wanted.directory == _AT_FDCWD else b"/fd/%d" % wanted.directory)
-    if path.endswith(b"kvm"):
-        # By name, so that it works on a machine that has no /dev/kvm.
-        absolute = _inside_root(base, start) + b"/" + path.lstrip(b"/") if relative else path
-        if posixpath.normpath(b"/" + absolute.lstrip(b"/")) == DEV_KVM:
-            return True
-    return _leads_to_device(base, start + b"/" + path.lstrip(b"/") if relative else path, relative)
-
-
-def _inside_root(base: bytes, link: bytes) -> bytes:
-    """Return where a /proc link of the caller points, as the caller itself names it."""
+    from_root = wanted.in_root or path.startswith(b"/")
+    if wanted.in_root or not from_root:
+        where = b"cwd" if wanted.directory == _AT_FDCWD else b"fd/%d" % wanted.directory
+    else:
+        where = b"root"
     try:
-        root, target = os.readlink(base + b"/root"), os.readlink(link)
-    except OSError:
-        return b""
-    return target if root == b"/" else target.removeprefix(root)
-
-
-def _leads_to_device(base: bytes, path: bytes, relative: bool) -> bool:
-    """Follow symlinks to a character device 10:232, or to a symlink that dangles at /dev/kvm."""
+        start = caller(tid, where)
+    except FileNotFoundError:
+        return False  # no such descriptor (EBADF), or the caller has died
     try:
-        if not _shares_our_root(base):
-            return _leads_to_device_in_root(base, path, relative)
-        # The usual case: one stat() here follows the links just as the caller's open would.
-        status = os.stat(path)
+        place = quick_look(start, path, from_root=from_root)
+        if place is not None and not path.endswith(_NAME):
+            return _is_device(place, device)
+        root = start if from_root else caller(tid, b"root")
+        try:
+            return _leads_there(tid, wanted, root, start, device)
+        finally:
+            if root != start:
+                os.close(root)
+    finally:
+        os.close(start)
+
+
+def _leads_there(tid: int, wanted: Open, root: int, start: int, device: int) -> bool:
+    follow = not wanted.flags & os.O_NOFOLLOW and wanted.flags & _NEW != _NEW
+    try:
+        place = walk(tid, root, start, wanted.path, follow=follow)
     except OSError as error:
-        return error.errno == errno.ENOENT and _dangles_at_kvm(path)
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == _KVM_DEVICE
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+            return False  # the kernel comes to the same end
+        raise
+    # By name, so that it works on a machine that has no /dev/kvm.
+    return _is_device(place, device) or (place.name == _NAME and place.folder == _folder(root))
 
 
-def _shares_our_root(base: bytes) -> bool:
-    theirs = os.stat(base + b"/root")
-    return (theirs.st_dev, theirs.st_ino) == _OUR_ROOT
+def _is_device(place: Place, device: int) -> bool:
+    return place.status is not None and stat.S_ISCHR(place.status.st_mode) and place.status.st_rdev == device
 
 
-def _leads_to_device_in_root(base: bytes, path: bytes, relative: bool) -> bool:
-    """Resolve inside the caller's root, so that its absolute symlinks stay there (chroot, containers)."""
-    if relative:
-        start, _, rest = path.removeprefix(base + b"/").partition(b"/")
-        if start == b"fd":
-            number, _, rest = rest.partition(b"/")
-            start += b"/" + number
-        path = _inside_root(base, base + b"/" + start) + b"/" + rest
-    for _ in range(_SYMLINK_LIMIT):
-        path = posixpath.normpath(b"/" + path.lstrip(b"/"))
-        if path == DEV_KVM:
-            return True
-        there = base + b"/root" + path
-        status = os.lstat(there)
-        if not stat.S_ISLNK(status.st_mode):
-            return stat.S_ISCHR(status.st_mode) and status.st_rdev == _KVM_DEVICE
-        path = posixpath.join(posixpath.dirname(path), os.readlink(there))
-    return False
-
-
-def _dangles_at_kvm(path: bytes) -> bool:
+def _folder(root: int) -> tuple[int, int] | None:
+    """Return the identity of the caller's /dev."""
     try:
-        for _ in range(_SYMLINK_LIMIT):
-            folder, name = posixpath.split(path)
-            # The folder by identity: it may have been reached through /proc/self/root.
-            if name == b"kvm" and _identity(folder) == _identity(b"/dev"):
-                return True
-            path = posixpath.join(folder, os.readlink(path))
+        status = os.stat(_FOLDER, dir_fd=root)
     except OSError:
-        pass
-    return False
-
-
-def _identity(path: bytes) -> tuple[int, int]:
-    status = os.stat(path)
+        return None
     return status.st_dev, status.st_ino
-
-
-_OUR_ROOT = _identity(b"/")

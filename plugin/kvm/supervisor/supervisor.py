@@ -14,8 +14,8 @@ from plugin.kvm.supervisor import bpf, kernel
 from plugin.kvm.supervisor.descendants import kill_descendants
 from plugin.kvm.supervisor.files import FileTable, KvmFile
 from plugin.kvm.supervisor.listener import Call, Gone, Listener
-from plugin.kvm.supervisor.memory import ProcessMemory
-from plugin.kvm.supervisor.opens import decode_open, means_kvm
+from plugin.kvm.supervisor.memory import ProcessMemory, Unreadable
+from plugin.kvm.supervisor.opens import KVM_DEVICE, decode_open, means_kvm
 from plugin.kvm.supervisor.spawn import Child
 from plugin.processes.signals import signal
 from plugin.typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -25,9 +25,16 @@ if TYPE_CHECKING:  # loaded when the command has started: what comes before dela
 
 _SIGNAL_INFO = struct.Struct("<Iii116x")  # struct signalfd_siginfo: number, errno, code, ...
 _SI_KERNEL = 0x80
-_IMMEDIATE_EXIT = 1  # offset in struct kvm_run
+_IMMEDIATE_EXIT = slice(1, 2)  # in struct kvm_run
 _XTILE_DATA = 18  # number of the XSAVE component
 _IOCTLS = (bpf.SYS_IOCTL, bpf.SYS_IOCTL_X32)
+_NEW = os.O_CREAT | os.O_EXCL
+_NOT_DUMPABLE = (
+    "what cannot be looked at may be the real /dev/kvm (so it is in a program that is not dumpable, see "
+    "PR_SET_DUMPABLE in prctl(2), unless root supervises it)"
+)
+_REAL_KVM = "anon_inode:kvm-"
+_SAYINGS = 32  # so many different warnings and tracebacks are worth a reader's time, and our memory
 
 
 class Simulation(NamedTuple):
@@ -55,22 +62,29 @@ class Supervisor:
     Other processes of this one are adopted or killed too, so it must have none of its own.
     """
 
-    def __init__(self, child: Child, loading: Loading, trace: Trace, stop_descriptor: int = -1) -> None:
-        """Take a started command; `stop_descriptor` becomes readable (or hangs up) when it shall be killed."""
+    def __init__(
+        self, child: Child, loading: Loading, trace: Trace, stop_descriptor: int = -1, device: int = KVM_DEVICE
+    ) -> None:
+        """Take a started command; `stop_descriptor` becomes readable (or hangs up) when it shall be killed.
+
+        `device` is the number of the real /dev/kvm, which the command shall never get.
+        """
         self._loading: Loading | None = loading
         self._simulation: Simulation | None = None
         self._tracer: Tracer | None = None
         self._trace = trace
         self._stop = stop_descriptor
+        self._device = device
         self._files = FileTable()
         self._epoll = select.epoll()
         self._status: int | None = None
-        self._failures: set[str] = set()
+        self._said: set[str] = set()
         self._listener = Listener(child.listener)
         self._signals = child.signals
         self.pid = child.pid
         self.on_request: Callable[[], None] = lambda: None  # called upon SIGUSR1
         self.calls = {"opens": 0, "ioctls": 0}
+        signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when somebody opens what `KvmFile.in_use` just looks at
         for descriptor in (child.listener, child.signals, stop_descriptor):
             if descriptor >= 0:
                 self._epoll.register(descriptor, select.EPOLLIN)
@@ -141,7 +155,9 @@ class Supervisor:
             return
         try:
             number = call.number & ~bpf.X32_BIT
-            if number in _IOCTLS:
+            if call.is_32_bit:
+                self._open(call)  # the filter asks about nothing else there
+            elif number in _IOCTLS:
                 self._ioctl(call)
             elif number == bpf.SYS_ARCH_PRCTL:
                 self._permit_guest_state(call)
@@ -160,13 +176,31 @@ class Supervisor:
         self.calls["opens"] += 1
         try:
             wanted = decode_open(call, ProcessMemory(call.tid))
-            is_kvm = means_kvm(call.tid, wanted)
-        except (BadAddress, OSError):
-            is_kvm = False  # the kernel finds the right error itself
+            is_kvm = means_kvm(call.tid, wanted, self._device)
+        except Unreadable:
+            self._refuse(call, errno.EACCES, f"its path cannot be read; {_NOT_DUMPABLE}")
+            return
+        except BadAddress:
+            self._listener.answer(call, 0, errno.EFAULT)
+            return
+        except OSError as error:
+            self._listener.answer(call, 0, error.errno or errno.EIO)  # nearly always the caller's own error, too
+            return
         if not is_kvm:
             self._listener.let_through(call)
-            return
-        self._files.release_if_many()
+        elif call.is_32_bit:
+            self._refuse(call, errno.ENODEV, "the simulated /dev/kvm is for 64-bit programs")
+        elif wanted.flags & _NEW == _NEW:
+            self._listener.answer(call, 0, errno.EEXIST)
+        else:
+            self._open_kvm(call, close_on_exec=bool(wanted.flags & os.O_CLOEXEC))
+
+    def _refuse(self, call: Call, number: int, why: str) -> None:
+        """Fail a call that cannot be answered, and say so once for each reason."""
+        self._say_once(f"[{call.tid}] an open or ioctl fails with {errno.errorcode[number]}: {why}", why)
+        self._listener.answer(call, 0, number)
+
+    def _open_kvm(self, call: Call, *, close_on_exec: bool) -> None:
         try:
             new = self._loaded().kvm.open()
         except Rejected as rejected:
@@ -177,14 +211,23 @@ class Supervisor:
             return
         if self._tracer is not None:
             self._tracer.attach(call.tid)
-        self._hand_over(call, new, close_on_exec=bool(wanted.flags & os.O_CLOEXEC))
+        self._hand_over(call, new, close_on_exec=close_on_exec)
 
     def _ioctl(self, call: Call) -> None:
         self.calls["ioctls"] += 1
         descriptor, request, argument, _ = call.arguments
-        file = self._files.find(call.tid, descriptor & 0xFFFFFFFF)
+        try:
+            file = self._files.find(call.tid, descriptor & 0xFFFFFFFF)
+        except PermissionError:
+            self._refuse(call, errno.EACCES, f"its descriptor cannot be seen; {_NOT_DUMPABLE}")
+            return
+        except OSError:
+            self._listener.answer(call, 0, errno.EBADF)
+            return
         if file is None or file.device is None:
-            self._listener.let_through(call)  # another driver's request that happens to carry KVM's type byte
+            # Never let through: what answers KVM's requests without being ours is the real KVM.
+            self._listener.answer(call, 0, errno.ENOTTY)
+            self._say_whose(call.tid, descriptor & 0xFFFFFFFF)
             return
         request &= 0xFFFFFFFF
         memory = ProcessMemory(call.tid)
@@ -216,8 +259,8 @@ class Supervisor:
             return str(outcome.value)
         if isinstance(outcome, NewFile):
             number = self._hand_over(call, outcome, close_on_exec=True)
-            return f"descriptor {number}" if number >= 0 else "EMFILE"
-        if file.pages is not None and file.pages[_IMMEDIATE_EXIT]:
+            return f"descriptor {number}" if number >= 0 else errno.errorcode.get(-number, str(-number))
+        if file.pages is not None and file.pages[_IMMEDIATE_EXIT] != b"\0":
             self._listener.answer(call, 0, errno.EINTR)
             return "EINTR: immediate_exit"
         # Nothing to remember: a signal to the thread ends the call with EINTR in the kernel, which drops the
@@ -237,14 +280,20 @@ class Supervisor:
         self._listener.answer(call, 0, 0 if has else errno.EOPNOTSUPP)
 
     def _hand_over(self, call: Call, new: NewFile, *, close_on_exec: bool) -> int:
-        """Install a new descriptor in the caller; return its number, -1 when the caller has no room for it."""
-        file = KvmFile(new)
+        """Install a new descriptor in the caller; return its number, or minus the errno that the caller gets."""
+        try:
+            file = self._files.make(new)
+        except OSError as error:
+            number = error.errno or errno.EIO
+            self._listener.answer(call, 0, number)
+            self._say_once(f"no descriptor for a {new.name.partition(':')[0]}: {os.strerror(number)}{_limit(number)}")
+            return -number
         try:
             number = self._listener.answer_with_descriptor(call, file.theirs, close_on_exec)
         except OSError as error:
             file.close()
             self._listener.answer(call, 0, error.errno or errno.EIO)
-            return -1
+            return -(error.errno or errno.EIO)
         except Gone:
             file.close()
             raise
@@ -278,12 +327,38 @@ class Supervisor:
             elif pid == self.pid:
                 self._status = status
 
+    def _say_whose(self, tid: int, descriptor: int) -> None:
+        """Say so if a refused KVM request was for the real KVM: the command got that from somebody outside."""
+        try:
+            name = os.readlink(f"/proc/{tid}/fd/{descriptor}")
+            is_real = os.stat(f"/proc/{tid}/fd/{descriptor}").st_rdev == self._device or name.startswith(_REAL_KVM)
+        except OSError:
+            return
+        if is_real:
+            self._say_once(
+                f"the command has a descriptor of the real KVM ({name}) from outside of this simulation; KVM's "
+                "requests to it fail with ENOTTY"
+            )
+
+    def _say_once(self, text: str, key: str = "") -> None:
+        """Warn, once for each `key` (`text` itself unless given)."""
+        key = key or text
+        if key not in self._said and len(self._said) < _SAYINGS:
+            self._said.add(key)
+            self._trace.warn(text)
+
     def _report_failure(self, what: str) -> None:
         """Print a traceback, once for each kind of exception and place."""
         import traceback  # noqa: PLC0415 - rarely needed
 
-        error = sys.exception()
-        text = "".join(traceback.format_exception(error))
-        if text not in self._failures:
-            self._failures.add(text)
-            self._trace.warn(f"internal error in {what}; the call fails with EIO\n{text}")
+        text = "".join(traceback.format_exception(sys.exception()))
+        self._say_once(f"internal error in {what}; the call fails with EIO\n{text}", text)
+
+
+def _limit(number: int) -> str:
+    """Name the limit behind an errno."""
+    limits = {
+        errno.EMFILE: "; the supervisor needs one for each VM and vCPU (ulimit -Hn)",
+        errno.EFBIG: "; the supervisor cannot make so large a file (ulimit -Hf)",
+    }
+    return limits.get(number, "")

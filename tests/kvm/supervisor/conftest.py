@@ -8,9 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
+
+from plugin.kvm.supervisor.opens import KVM_DEVICE
 
 TIMEOUT = 60
 REPOSITORY = Path(__file__).parents[3]
@@ -19,13 +21,22 @@ REPOSITORY = Path(__file__).parents[3]
 class Supervised:
     """A running supervisor (`process`) and its command (`pid`)."""
 
-    def __init__(self, argv: Sequence[str], native: bool, cache: Path) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        native: bool,
+        cache: Path,
+        *,
+        device: int = KVM_DEVICE,
+        under: Sequence[str] = (),
+        stdin: int | IO[bytes] = subprocess.PIPE,
+    ) -> None:
         read, write = os.pipe()
-        options = [str(write), "native" if native else "simulated"]
+        options = [str(write), "native" if native else "simulated", str(device)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.kvm.supervisor.fake_kvm", *options, *argv],
+            [*under, sys.executable, "-m", "tests.kvm.supervisor.fake_kvm", *options, *argv],
             pass_fds=(write,),
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -55,8 +66,8 @@ Start = Callable[..., Supervised]
 def start(tmp_path: Path) -> Iterator[Start]:
     running: list[Supervised] = []
 
-    def begin(*argv: str | Path, native: bool = False) -> Supervised:
-        supervised = Supervised([str(part) for part in argv], native, tmp_path / "cache")
+    def begin(*argv: str | Path, native: bool = False, **how: Any) -> Supervised:
+        supervised = Supervised([str(part) for part in argv], native, tmp_path / "cache", **how)
         running.append(supervised)
         return supervised
 

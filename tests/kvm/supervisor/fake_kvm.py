@@ -1,7 +1,7 @@
 """Runs a command under the real supervisor with a tiny device behind /dev/kvm.
 
-Arguments: a descriptor that takes what the supervisor knows, as lines of JSON; `simulated` or `native` CPUID;
-the command. Exits as the command does.
+Arguments: a descriptor that takes what the supervisor knows, as lines of JSON; `simulated` or `native` CPUID; the
+number of the device that the command shall never get; the command. Exits as the command does.
 """
 
 import json
@@ -92,9 +92,9 @@ def loading() -> Loading:
 
 
 def main() -> int:
-    channel, argv = int(sys.argv[1]), sys.argv[3:]
+    channel, device, argv = int(sys.argv[1]), int(sys.argv[3]), sys.argv[4:]
     warnings: list[str] = []
-    supervisor = Supervisor(Starting(Command(argv)).executed(), loading(), Trace(warnings.append))
+    supervisor = Supervisor(Starting(Command(argv)).executed(), loading(), Trace(warnings.append), device=device)
     os.write(channel, json.dumps({"pid": supervisor.pid}).encode() + b"\n")
     status = supervisor.run()
     end = {
