@@ -20,10 +20,10 @@ from qmp_client.errors import TdxCpuidError
 from qmp_client.lab.parts import versions
 from qmp_client.lab.wire import Job, Versions
 from qmp_client.negotiation.run import negotiate
-from qmp_client.negotiation.wish import understand
-from qmp_client.qemu.command_line import Machine, arguments
+from qmp_client.negotiation.setup import Setup, start
+from qmp_client.negotiation.understand import understand
+from qmp_client.qemu.command_line import Machine
 from qmp_client.qemu.simulated import simulation
-from qmp_client.qemu.spawn import spawn
 from qmp_client.report.model import Report
 
 
@@ -69,15 +69,12 @@ async def _work(order: Order) -> Answer:
     machine = Machine(Path(order.qemu), Path(order.firmware), cpu=job.cpu, smp=str(job.vcpus), machine=job.machine)
     booted = None
     try:
-        wish = understand(job.choose, None, None)
         simulated = simulation(job.module, job.platform) if order.simulated else None
+        setup = Setup(machine, simulated, understand(job.choose, None, None), order.timeout, order.options)
         if order.boot:
-            report, booted = await negotiate_and_boot(
-                machine, wish, simulated, order.boot, order.options, order.timeout, in_the_td=not order.simulated
-            )
+            report, booted = await negotiate_and_boot(setup, order.boot, in_the_td=not order.simulated)
         else:
-            child = spawn(lambda monitor: [*arguments(machine, monitor), *order.options], simulated)
-            report = await negotiate(child, machine, wish, simulated, order.timeout)
+            report = await negotiate(start(setup), setup)
     except TdxCpuidError as error:
         return Answer(None, None, "\n".join([error.sentence, *error.quoted]))
     return Answer(report, versions(order.qemu, order.firmware, report), booted.why if booted else "", booted)

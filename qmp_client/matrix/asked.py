@@ -16,7 +16,7 @@ from qmp_client.matrix.offer import of
 from qmp_client.matrix.result import Cell
 from qmp_client.matrix.run import Plan
 from qmp_client.names import a_host, a_module, a_platform
-from qmp_client.negotiation.wish import understand
+from qmp_client.negotiation.understand import understand
 from qmp_client.qemu import firmware, locate
 from qmp_client.report.policy import Policy
 

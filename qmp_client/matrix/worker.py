@@ -19,9 +19,11 @@ from plugin.tdx_module import TdxHost
 from qmp_client.errors import TdxCpuidError
 from qmp_client.matrix.result import Cell, Result
 from qmp_client.negotiation.run import negotiate
+from qmp_client.negotiation.setup import Setup
+from qmp_client.negotiation.setup import start as start_td
 from qmp_client.negotiation.wish import Wish
-from qmp_client.qemu.command_line import Machine, arguments
-from qmp_client.qemu.spawn import Simulation, spawn
+from qmp_client.qemu.command_line import Machine
+from qmp_client.qemu.spawn import Simulation
 from qmp_client.report.model import Report
 from qmp_client.report.policy import Criteria, Policy
 
@@ -85,10 +87,9 @@ async def run_cell(work: Work, number: int) -> Result:
         return Result(cell, round(time.monotonic() - started, 3), report, error, exit_code, work.inputs[number])
 
     machine = Machine(Path(cell.qemu), work.firmware, cpu=cell.cpu, smp=cell.smp, machine=cell.machine)
-    simulation = Simulation(work.hosts[cell.module, cell.platform], cell.kvm)
+    setup = Setup(machine, Simulation(work.hosts[cell.module, cell.platform], cell.kvm), work.wish, work.timeout)
     try:
-        child = spawn(lambda monitor: arguments(machine, monitor), simulation)
-        report = await negotiate(child, machine, work.wish, simulation, work.timeout)
+        report = await negotiate(start_td(setup), setup)
     except TdxCpuidError as error:
         return result(None, error.sentence, error.exit_code)
     except Exception as error:  # a mistake of ours in one cell must not cost the others

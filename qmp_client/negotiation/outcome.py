@@ -6,12 +6,13 @@ The evidence can be QEMU's own, over QMP, or predicted.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from plugin.cpuid import ZERO, Cpuid, Leaf
 from plugin.cpuid.fields import all_fields
 from plugin.cpuid.values import signature
 from plugin.kvm.policy.td import UNSUPPORTED_CPUID
-from plugin.tdx_module import load_module, published_names
+from plugin.tdx_module import TdxHost, load_module, published_names
 from plugin.tdx_module.names import MIGRATABLE
 from qmp_client.errors import QemuError
 from qmp_client.negotiation.choose import POLICIES, Choice, with_a_width_of_kvm, with_platform_signature
@@ -39,17 +40,38 @@ def decide(wish: Wish, asked: RequestedCpuid, configurable: Cpuid, *, named_mode
     return Choice(attributes, asked.xfam if wish.xfam is None else wish.xfam, cpuid)
 
 
-def report_on(
-    request: model.Request,
-    environment: model.Environment,
-    config: ConfigCpuid,
-    choice: Choice,
-    vcpus: Sequence[Vcpu],
-    judge: Referee,
-) -> Report:
+class Subject(NamedTuple):
+    """Which TD a report is about: what is known of it before anything is read."""
+
+    qemu: str
+    """The binary, or where it was found; as ``model.Environment`` has it."""
+    kvm: str
+    cpu: str
+    """As QEMU takes it, as are ``smp`` and ``machine``."""
+    smp: str
+    machine: str
+    choose: str
+    """How the report names where the choice came from."""
+    host: TdxHost | None = None
+    """What is simulated; None on hardware."""
+
+
+class Reading(NamedTuple):
+    """What was read of it."""
+
+    qemu_version: str
+    config: ConfigCpuid
+    choice: Choice
+    vcpus: Sequence[Vcpu]
+    caveats: Sequence[str] = ()
+    """What the reading cannot promise, and why."""
+
+
+def report_on(subject: Subject, reading: Reading, judge: Referee) -> Report:
     """Reconcile what was read, and say it. Raises QemuError when there is no vCPU."""
-    if not vcpus:
+    if not reading.vcpus:
         raise QemuError("QEMU reports no vCPU")
+    config, choice, vcpus = reading.config, reading.choice, reading.vcpus
     first = vcpus[0]
     evidence = Evidence(
         requested=to_cpuid(first.requested.cpuid),
@@ -61,14 +83,24 @@ def report_on(
     lines = reconcile(
         evidence,
         judge.judge,
-        frozenset(features_named(request.cpu)),
-        answers=environment.interface == "upstream",
+        frozenset(features_named(subject.cpu)),
+        answers=config.interface == "upstream",
     )
+    # On hardware the module is not known; the newest one's gates explain a choice, they hardly change.
+    module = subject.host.module if subject.host else load_module(published_names()[-1])
     for vcpu in vcpus[1:]:
         lines += differing(first.actual, vcpu.actual, vcpu.cpu_index)
     return Report(
-        request=request,
-        environment=environment,
+        request=model.Request(cpu=subject.cpu, smp=subject.smp, machine=subject.machine, choose=subject.choose),
+        environment=model.Environment(
+            qemu=subject.qemu,
+            qemu_version=reading.qemu_version,
+            kvm=subject.kvm,
+            interface=config.interface,
+            module=subject.host.module.name if subject.host else None,
+            platform=subject.host.platform.name if subject.host else None,
+            caveats=list(reading.caveats),
+        ),
         configurable=config.cpuid,
         choice=model.Choice(choice.attributes, choice.xfam, to_entries(choice.cpuid)),
         actual=to_entries(first.actual),
@@ -78,8 +110,7 @@ def report_on(
         notes=[
             *judge.notes,
             *_signatures(evidence),
-            # On hardware the module is not known; the newest one's gates explain a choice, they hardly change.
-            *emptied(choice.cpuid, choice.xfam, judge.module or load_module(published_names()[-1])),
+            *emptied(choice.cpuid, choice.xfam, module),
             *_news(evidence, config.interface),
         ],
     )

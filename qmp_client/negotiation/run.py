@@ -1,6 +1,7 @@
 """A whole negotiation: from a started QEMU to a report.
 
-The caller starts QEMU (``qmp_client.qemu.spawn``) and hands it over; whatever happens here, it is gone at the end.
+Whoever wants a TD puts a ``Setup`` together, starts it (``setup.start``) and hands the QEMU over; whatever happens
+here, it is gone at the end.
 """
 
 from __future__ import annotations
@@ -12,18 +13,17 @@ from typing import TYPE_CHECKING
 
 from qmp_client.errors import TdxCpuidError, UsageError
 from qmp_client.negotiation.choose import POLICIES, Choice
-from qmp_client.negotiation.conversation import Conversation, Stage, Vcpu
-from qmp_client.negotiation.outcome import decide, load_tables, report_on
-from qmp_client.negotiation.wish import Wish
+from qmp_client.negotiation.conversation import Conversation, Stage
+from qmp_client.negotiation.outcome import Reading, Subject, decide, load_tables, report_on
+from qmp_client.negotiation.setup import Setup
 from qmp_client.qemu.command_line import Machine, is_named_model
 from qmp_client.qemu.ending import QUOTED_LINES, explain, unknown_name
 from qmp_client.qemu.process import Process, watching
-from qmp_client.qemu.record import Record, caveats, overcome, read, refusal
-from qmp_client.qemu.spawn import Child, Simulation
+from qmp_client.qemu.record import caveats, overcome, read, refusal
+from qmp_client.qemu.spawn import Child
 from qmp_client.qmp.session import CommandRefused, Session, SessionLost, connect
 from qmp_client.qmp.wire import to_cpuid
 from qmp_client.reconcile.judges import referee
-from qmp_client.report import model
 from qmp_client.report.model import Report
 
 if TYPE_CHECKING:  # loaded where there is a stock QEMU: until then QEMU waits for this program's imports
@@ -39,108 +39,84 @@ async def leave_it_held(_: Session) -> None:
 
 async def negotiate(
     child: Child,
-    machine: Machine,
-    wish: Wish,
-    simulation: Simulation | None,
-    timeout: float,
-    meanwhile: Callable[[], None] = lambda: None,
+    setup: Setup,
+    meanwhile: Callable[[], object] = lambda: None,
     with_the_td: Callable[[Session], Awaitable[None]] = leave_it_held,
 ) -> Report:
-    """Drive a QEMU that is held in preconfig through the three calls, and reconcile.
+    """Drive a QEMU that ``setup.start`` holds in preconfig through the three calls, and reconcile.
 
-    Every step has ``timeout`` seconds. ``meanwhile`` is called while QEMU makes the TD and its vCPUs, which takes
-    longest: a good time to load what comes next. ``with_the_td`` is awaited when everything has been read and the
-    guest could start. Raises a TdxCpuidError that says which step failed, with QEMU's last lines.
+    ``meanwhile`` is called while QEMU makes the TD and its vCPUs, which takes longest: a good time to load what comes
+    next. ``with_the_td`` is awaited when everything has been read and the guest could start. Raises a TdxCpuidError
+    that says which step failed, with QEMU's last lines.
     """
-    host = simulation.host if simulation else None
     async with watching(child) as process:
         try:
-            async with connect(child.monitor, timeout) as session:
-                if machine.stock or not await session.is_patched():
-                    from qmp_client.negotiation import stock  # noqa: PLC0415
+            async with connect(child.monitor, setup.timeout) as session:
+                seen: Reading | Seen
+                if setup.machine.stock or not await session.is_patched():
+                    from qmp_client.negotiation import stock  # noqa: PLC0415  until here QEMU waits for imports
 
-                    seen = await stock.observe(session, wish)
-                    await with_the_td(session)
-                    await _quit(session)
-                    await process.ended(timeout)
-                    return _stock_report(seen, machine, wish, simulation, process)
-                conversation = Conversation(session)
-                config, asked = await conversation.config(), await conversation.requested()
-                named = is_named_model(machine.cpu)
-                choice = decide(wish, asked, to_cpuid(config.cpuid), named_model=named)
-                await _feed(conversation, choice)
-                await asyncio.gather(conversation.leave_preconfig(), _once_sent(meanwhile))
-                vcpus = await conversation.read_back()
-                version = session.qemu_version
+                    seen = await stock.observe(session, setup.wish)
+                else:
+                    seen = await _three_calls(session, setup, meanwhile)
                 await with_the_td(session)
                 await _quit(session)
         except (SessionLost, CommandRefused) as error:
-            raise await _with_ending(error, process, machine) from error
+            raise await _with_ending(error, process, setup.machine) from error
         load_tables()  # while it ends
-        await process.ended(timeout)
+        await process.ended(setup.timeout)
         record = read(process.record())
-        environment = model.Environment(
-            qemu=str(machine.qemu),
-            qemu_version=version,
-            kvm="simulated" if simulation else "/dev/kvm",
-            interface=config.interface,
-            module=host.module.name if host else None,
-            platform=host.platform.name if host else None,
-            caveats=caveats(record) if record else [],
-        )
-    request = model.Request(cpu=machine.cpu, smp=machine.smp, machine=machine.machine, choose=wish.source)
-    report = report_on(request, environment, config, choice, vcpus, referee(record, host))
+        reading = seen if isinstance(seen, Reading) else seen.reading(process.complaints(), record, setup.host)
     if record is not None:
-        _add_what_kvm_did(report, record)
+        reading = reading._replace(caveats=[*reading.caveats, *caveats(record)])
+    report = report_on(_subject(setup), reading, referee(record, setup.host))
+    report.notes += overcome(record)
+    if record is not None and record.tds:
+        report.kvm_copy = record.tds[-1].kvm_copy
     return report
 
 
-async def _once_sent(work: Callable[[], None]) -> None:
+def _subject(setup: Setup) -> Subject:
+    machine = setup.machine
+    return Subject(
+        qemu=str(machine.qemu),
+        kvm="simulated" if setup.simulation else "/dev/kvm",
+        cpu=machine.cpu,
+        smp=machine.smp,
+        machine=machine.machine,
+        choose=setup.wish.source,
+        host=setup.host,
+    )
+
+
+async def _three_calls(session: Session, setup: Setup, meanwhile: Callable[[], object]) -> Reading:
+    conversation = Conversation(session)
+    config, asked = await conversation.config(), await conversation.requested()
+    choice = decide(setup.wish, asked, to_cpuid(config.cpuid), named_model=is_named_model(setup.machine.cpu))
+    await _feed(conversation, choice)
+    await asyncio.gather(conversation.leave_preconfig(), _once_sent(meanwhile))
+    vcpus = await conversation.read_back()
+    return Reading(session.qemu_version, config, choice, vcpus)
+
+
+async def _once_sent(work: Callable[[], object]) -> None:
     await asyncio.sleep(SENDING)
     work()
 
 
-def _stock_report(seen: Seen, machine: Machine, wish: Wish, simulation: Simulation | None, process: Process) -> Report:
-    """Report on what a stock QEMU and the simulation let see."""
-    from qmp_client.negotiation import stock  # noqa: PLC0415
-
-    host = simulation.host if simulation else None
-    record = read(process.record())
-    known = stock.put_together(seen, stock.warnings(process.complaints()), record, host)
-    environment = model.Environment(
-        qemu=str(machine.qemu),
-        qemu_version=seen.qemu_version,
-        kvm="simulated" if simulation else "/dev/kvm",
-        interface="upstream",
-        module=host.module.name if host else None,
-        platform=host.platform.name if host else None,
-        caveats=[*known.caveats, *(caveats(record) if record else [])],
-    )
-    request = model.Request(cpu=machine.cpu, smp=machine.smp, machine=machine.machine, choose=wish.source)
-    vcpus = [Vcpu(index, known.requested, known.actual) for index in range(seen.vcpus)]
-    report = report_on(request, environment, known.config, known.choice, vcpus, referee(record, host))
-    if record is not None:
-        _add_what_kvm_did(report, record)
-    return report
-
-
-async def negotiate_all(
-    children: Sequence[Child], machine: Machine, wish: Wish, simulations: Sequence[Simulation], timeout: float
-) -> list[Report]:
-    """Negotiate with several QEMUs at once, one for each simulation.
+async def negotiate_all(children: Sequence[Child], setups: Sequence[Setup]) -> list[Report]:
+    """Negotiate with several QEMUs at once, one for each KVM.
 
     Raises the first one's error, if any; it says which interface it was, and whether another one builds the TD.
     """
-    runs = (
-        negotiate(child, machine, wish, simulation, timeout)
-        for child, simulation in zip(children, simulations, strict=True)
-    )
-    results = dict(zip(simulations, await asyncio.gather(*runs, return_exceptions=True), strict=True))
-    reports = {simulation: result for simulation, result in results.items() if isinstance(result, Report)}
-    for simulation, result in results.items():
+    runs = (negotiate(child, setup) for child, setup in zip(children, setups, strict=True))
+    interfaces = [setup.simulation.interface if setup.simulation else "own" for setup in setups]
+    results = dict(zip(interfaces, await asyncio.gather(*runs, return_exceptions=True), strict=True))
+    reports = {interface: result for interface, result in results.items() if isinstance(result, Report)}
+    for interface, result in results.items():
         if isinstance(result, TdxCpuidError):
-            result.args = (f"with KVM's {simulation.interface} interface: {result}",)
-            if others := [f"--kvm {other.interface}" for other in reports]:
+            result.args = (f"with KVM's {interface} interface: {result}",)
+            if others := [f"--kvm {other}" for other in reports]:
                 result.hint = " ".join([result.hint, f"{' and '.join(others)} builds the TD"]).strip()
         if isinstance(result, BaseException):
             raise result
@@ -158,22 +134,9 @@ async def attach(path: str, cpu: str, timeout: float) -> Report:
     asked = vcpus[0].requested
     configurable = to_cpuid(config.cpuid)
     choice = Choice(asked.attributes, asked.xfam, POLICIES["model"](to_cpuid(asked.cpuid), configurable))
-    environment = model.Environment(
-        qemu=path,
-        qemu_version=version,
-        kvm="not observed",
-        interface=config.interface,
-        caveats=["the TD was there before: its choice is taken to be what its -cpu model asked for"],
-    )
-    request = model.Request(cpu=cpu, smp=f"{len(vcpus)}", machine="as it runs", choose="not observed")
-    return report_on(request, environment, config, choice, vcpus, referee(None, None))
-
-
-def _add_what_kvm_did(report: Report, record: Record) -> None:
-    """Add what only a simulated KVM tells."""
-    report.notes += overcome(record)
-    if record.tds:
-        report.kvm_copy = record.tds[-1].kvm_copy
+    subject = Subject(path, "not observed", cpu, f"{len(vcpus)}", machine="as it runs", choose="not observed")
+    known = ["the TD was there before: its choice is taken to be what its -cpu model asked for"]
+    return report_on(subject, Reading(version, config, choice, vcpus, known), referee(None, None))
 
 
 async def _feed(conversation: Conversation, choice: Choice) -> None:

@@ -18,6 +18,8 @@ from plugin.kvm.policy.td import is_paravirtual
 from plugin.tdx_module import TdParams, TdxHost, init_td
 from qmp_client.errors import UsageError
 from qmp_client.negotiation.choose import Choice
+from qmp_client.negotiation.conversation import Vcpu
+from qmp_client.negotiation.outcome import Reading
 from qmp_client.negotiation.wish import Wish
 from qmp_client.qemu.record import Record
 from qmp_client.qmp.session import Session
@@ -51,6 +53,12 @@ class Seen(NamedTuple):
     """Feature bits of vCPU 0, as QEMU has them after it read the TD's."""
     filtered: Cpuid
     """Feature bits that were asked for and taken away, by QEMU or by TDX."""
+
+    def reading(self, complaints: Iterable[str], record: Record | None, host: TdxHost | None) -> Reading:
+        """All that can be said of the TD, with QEMU's standard error and the simulation's record. Pure."""
+        known = put_together(self, warnings(complaints), record, host)
+        vcpus = [Vcpu(index, known.requested, known.actual) for index in range(self.vcpus)]
+        return Reading(self.qemu_version, known.config, known.choice, vcpus, known.caveats)
 
 
 class Warned(NamedTuple):

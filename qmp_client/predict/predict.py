@@ -15,7 +15,7 @@ from plugin.qemu.request.words import SERIES
 from plugin.tdx_module import TdxHost
 from qmp_client.errors import QemuError
 from qmp_client.negotiation.conversation import Vcpu
-from qmp_client.negotiation.outcome import decide, report_on
+from qmp_client.negotiation.outcome import Reading, Subject, decide, report_on
 from qmp_client.negotiation.wish import Wish
 from qmp_client.predict import choices
 from qmp_client.predict.errors import error_for
@@ -23,7 +23,6 @@ from qmp_client.qemu.command_line import cpu_option, is_named_model
 from qmp_client.qmp.wire import ConfigCpuid, Entry, RequestedCpuid, to_entries
 from qmp_client.reconcile.cause import ModuleJudge
 from qmp_client.reconcile.judges import Referee
-from qmp_client.report import model
 from qmp_client.report.model import Report
 
 PREDICTED = "predicted"
@@ -59,20 +58,11 @@ def predict(cpu: str, smp: str, wish: Wish, host: TdxHost) -> Report:
         vcpu.check(request, actual)
     except Refused as reason:
         raise error_for(reason) from reason
+    config = ConfigCpuid(tdx.attributes & QEMU_ATTRIBUTES, tdx.xfam, _in_order(configurable), tdx.interface)
     report = report_on(
-        model.Request(cpu=cpu, smp=smp, machine="q35", choose=wish.source),
-        model.Environment(
-            qemu=PREDICTED,
-            qemu_version=f"{SERIES} ({PREDICTED})",
-            kvm="simulated",
-            interface=tdx.interface,
-            module=host.module.name,
-            platform=host.platform.name,
-        ),
-        ConfigCpuid(tdx.attributes & QEMU_ATTRIBUTES, tdx.xfam, _in_order(configurable), tdx.interface),
-        choice,
-        [Vcpu(0, asked, actual)],
-        Referee(ModuleJudge(host.module, td.td, td.kvm_filtered), tuple(host.assumptions()), host.module),
+        Subject(PREDICTED, "simulated", cpu, smp, "q35", wish.source, host),
+        Reading(f"{SERIES} ({PREDICTED})", config, choice, [Vcpu(0, asked, actual)]),
+        Referee(ModuleJudge(host.module, td.td, td.kvm_filtered), tuple(host.assumptions())),
     )
     report.vcpus = request.vcpus  # a TD has one CPUID: what other vCPUs have differs in dynamic fields only
     report.kvm_copy = _in_order(vcpu.told_to_kvm(request, actual))

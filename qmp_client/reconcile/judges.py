@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from plugin.tdx_module import ModuleVersion, TdParams, TdxHost, init_td
+from plugin.tdx_module import TdParams, TdxHost, init_td
 from qmp_client.qemu.record import Record
 from qmp_client.qmp.wire import to_cpuid
 from qmp_client.reconcile.cause import EvidenceJudge, Judge, ModuleJudge
@@ -15,8 +15,6 @@ class Referee(NamedTuple):
 
     judge: Judge
     notes: tuple[str, ...] = ()
-    module: ModuleVersion | None = None
-    """The module that the TD ran on, where it is known."""
 
 
 def referee(record: Record | None, host: TdxHost | None) -> Referee:
@@ -28,9 +26,8 @@ def referee(record: Record | None, host: TdxHost | None) -> Referee:
         return Referee(
             EvidenceJudge(),
             ("no module tables for this host: causes are inferred from what was offered and read",),
-            host.module if host else None,
         )
     td = record.tds[-1]
     params = TdParams(td.attributes, td.xfam, to_cpuid(td.cpuid_config))
     tables = init_td(host.module, host.platform, params)
-    return Referee(ModuleJudge(host.module, tables, to_cpuid(td.kvm_filtered)), tuple(host.assumptions()), host.module)
+    return Referee(ModuleJudge(host.module, tables, to_cpuid(td.kvm_filtered)), tuple(host.assumptions()))

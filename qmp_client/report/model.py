@@ -69,11 +69,6 @@ class Report(msgspec.Struct, rename="kebab"):
     schema: str = SCHEMA
 
 
-def to_json(report: Report) -> bytes:
-    """The report as indented JSON with a final newline."""
-    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
-
-
 def load(path: Path) -> Report:
     """Read a saved report. Raises UsageError when the file is not one."""
     try:

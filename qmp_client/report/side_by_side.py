@@ -53,11 +53,6 @@ def _side(report: Report) -> Side:
     return Side(*(to_cpuid(entries) for entries in tables))
 
 
-def to_json(result: SideBySide) -> bytes:
-    """The comparison as indented JSON with a final newline."""
-    return msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n"
-
-
 def show(result: SideBySide, console: Console) -> None:
     """Print what the proposal takes and gives, field by field."""
     request, environment = result.upstream.request, result.upstream.environment

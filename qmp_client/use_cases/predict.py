@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import NamedTuple
 
-from qmp_client import stdout
+from qmp_client import formats
 from qmp_client.names import a_host
-from qmp_client.negotiation.wish import understand
+from qmp_client.negotiation.understand import understand
 from qmp_client.predict.predict import predict
-from qmp_client.report.console import console_for
-from qmp_client.report.model import to_json
-from qmp_client.report.policy import DEFAULT, Criteria, parse
-from qmp_client.report.table import show
+from qmp_client.report.criteria import criteria_of
 
 
 class Request(NamedTuple):
@@ -32,11 +28,8 @@ class Request(NamedTuple):
 
 def run(request: Request) -> int:
     """Predict a report. Raises what ``negotiate`` would raise, and UsageError for what cannot be predicted."""
-    criteria = Criteria(parse(DEFAULT if request.fail_on is None else request.fail_on))
+    criteria = criteria_of(request.fail_on)
     wish = understand(request.choose, request.attributes, request.xfam)
     report = predict(request.cpu, request.smp, wish, a_host(request.module, request.platform))
-    if request.form == "json":
-        stdout.put(to_json(report))
-    else:
-        show(report, criteria, console_for(sys.stdout), everything=request.everything)
+    formats.load(request.form).put([report], criteria, everything=request.everything)
     return criteria.exit_code(report.lines)

@@ -45,7 +45,7 @@ from qmp_client.lab.store import Letter, Store
 from qmp_client.lab.wire import Job, Result, Status, Versions, encode, schema_of
 from qmp_client.lab.worker import Answer, Order
 from qmp_client.names import a_host
-from qmp_client.negotiation.wish import understand
+from qmp_client.negotiation.understand import understand
 from qmp_client.predict.predict import predict
 
 LAB, POOL = "bench", "all"

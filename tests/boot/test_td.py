@@ -12,14 +12,14 @@ import pytest
 from qmp_client.boot.model import BootWish, Ending
 from qmp_client.boot.td import negotiate_and_boot
 from qmp_client.errors import QemuError
-from qmp_client.negotiation.wish import understand
+from qmp_client.negotiation.setup import Setup
+from qmp_client.negotiation.wish import Wish
 from qmp_client.qemu.command_line import Machine
 from qmp_client.qemu.locate import find_qemu
 from qmp_client.qemu.simulated import simulation
 from tests.boot.guest_image import GREETING, Kind, write
 
 SIMULATION = simulation("1.5.05", "emerald-rapids")
-CHOOSING = understand("model", None, None)
 
 
 async def test_the_td_is_read_and_then_runs(open_firmware: Path, tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ async def test_the_td_is_read_and_then_runs(open_firmware: Path, tmp_path: Path)
         disk=str(write(tmp_path, Kind.POLITE)), pattern=GREETING, guest_agent=True, seconds=0.5, memory_mib=256
     )
     machine = Machine(find_qemu(None), open_firmware, smp="2")
-    report, booted = await negotiate_and_boot(machine, CHOOSING, SIMULATION, wish, (), 30, in_the_td=True)
+    report, booted = await negotiate_and_boot(Setup(machine, SIMULATION, Wish(), 30), wish, in_the_td=True)
     assert (report.vcpus, report.environment.module) == (2, "1.5.05")
     assert (booted.guest, booted.up, booted.ending) == ("td", False, Ending.FORCED)
     assert booted.why.endswith("within 0.5 s; it wrote nothing")
@@ -35,15 +35,8 @@ async def test_the_td_is_read_and_then_runs(open_firmware: Path, tmp_path: Path)
 
 async def test_a_simulated_host_emulates(open_firmware: Path, tmp_path: Path) -> None:
     wish = BootWish(disk=str(write(tmp_path, Kind.POLITE)), pattern=GREETING, seconds=60, memory_mib=256)
-    report, booted = await negotiate_and_boot(
-        Machine(find_qemu(None), open_firmware, cpu="SapphireRapids"),
-        CHOOSING,
-        SIMULATION,
-        wish,
-        (),
-        30,
-        in_the_td=False,
-    )
+    machine = Machine(find_qemu(None), open_firmware, cpu="SapphireRapids")
+    report, booted = await negotiate_and_boot(Setup(machine, SIMULATION, Wish(), 30), wish, in_the_td=False)
     assert report.request.cpu == "SapphireRapids"
     assert (booted.guest, booted.up, booted.ending) == ("emulated", True, Ending.ORDERLY)
 
@@ -52,4 +45,4 @@ async def test_a_td_that_cannot_be_built_boots_nothing(open_firmware: Path, tmp_
     wish = BootWish(disk=str(tmp_path / "none.img"), pattern=GREETING)
     machine = Machine(find_qemu(None), open_firmware)
     with pytest.raises(QemuError, match=r"none\.img"):
-        await negotiate_and_boot(machine, CHOOSING, SIMULATION, wish, (), 30, in_the_td=True)
+        await negotiate_and_boot(Setup(machine, SIMULATION, Wish(), 30), wish, in_the_td=True)

@@ -17,12 +17,13 @@ from plugin.qemu.request.models import model_names
 from plugin.tdx_module import load_host, module_names, platform_names
 from qmp_client.errors import TdxCpuidError
 from qmp_client.negotiation.run import negotiate
-from qmp_client.negotiation.wish import understand
+from qmp_client.negotiation.setup import Setup, start
+from qmp_client.negotiation.understand import understand
 from qmp_client.predict.predict import predict
 from qmp_client.qemu import firmware as tdvf
-from qmp_client.qemu.command_line import Machine, arguments
+from qmp_client.qemu.command_line import Machine
 from qmp_client.qemu.locate import find_qemu
-from qmp_client.qemu.spawn import Simulation, spawn
+from qmp_client.qemu.spawn import Simulation
 from qmp_client.report.model import Report
 
 
@@ -50,9 +51,8 @@ def real(point: Point, qemu: Path, firmware: Path) -> Report | Refusal:
     machine = Machine(qemu, firmware, point.cpu, point.smp)
     simulation = Simulation(load_host(point.module, point.platform))
     try:
-        wish = understand(point.choose, point.attributes, point.xfam)
-        child = spawn(lambda monitor: arguments(machine, monitor), simulation)
-        return asyncio.run(negotiate(child, machine, wish, simulation, 60))
+        setup = Setup(machine, simulation, understand(point.choose, point.attributes, point.xfam), 60)
+        return asyncio.run(negotiate(start(setup), setup))
     except TdxCpuidError as error:
         return Refusal(error.exit_code, str(error))
 

@@ -11,7 +11,8 @@ import pytest
 
 from qmp_client.boot.model import BootWish, Ending
 from qmp_client.boot.td import negotiate_and_boot
-from qmp_client.negotiation.wish import understand
+from qmp_client.negotiation.setup import Setup
+from qmp_client.negotiation.wish import Wish
 from qmp_client.qemu import tdx_host
 from qmp_client.qemu.command_line import Machine
 from tests.boot.guest_image import GREETING, Kind, write
@@ -48,8 +49,7 @@ def test_what_is_captured_here_gives_the_same_td_in_the_simulation(qemu: Path, f
 
 async def test_a_guest_boots_in_the_td(qemu: Path, open_firmware: Path, tmp_path: Path) -> None:
     wish = BootWish(disk=str(write(tmp_path, Kind.POLITE)), pattern=GREETING, seconds=120, memory_mib=512)
-    machine = Machine(qemu, open_firmware)
-    choosing = understand("model", None, None)
-    found, booted = await negotiate_and_boot(machine, choosing, None, wish, (), 30, in_the_td=True)
+    setup = Setup(Machine(qemu, open_firmware), None, Wish(), 30)
+    found, booted = await negotiate_and_boot(setup, wish, in_the_td=True)
     assert found.environment.kvm == "/dev/kvm"
     assert (booted.guest, booted.up, booted.ending) == ("td", True, Ending.ORDERLY), booted.why

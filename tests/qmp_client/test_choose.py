@@ -13,7 +13,7 @@ from plugin.tdx_module import load_module
 from qmp_client.errors import UsageError
 from qmp_client.negotiation.choose import POLICIES, with_a_width_of_kvm, with_platform_signature
 from qmp_client.negotiation.contradictions import emptied, refused
-from qmp_client.negotiation.wish import understand
+from qmp_client.negotiation.understand import understand
 
 MODULE = load_module("1.5.05")
 CONFIGURABLE = dict(MODULE.configurable)
