@@ -176,7 +176,13 @@ def _loading(
     if conversation is not None:
         from plugin.kvm.conversation.recorder import recorded  # noqa: PLC0415 - only --record needs it
 
-        kvm = recorded(device, conversation.descriptor, conversation.argv)
+        head = {
+            "argv": list(conversation.argv),
+            "module": simulated.module.name,
+            "platform": simulated.platform.name,
+            "interface": device.host.tdx.interface,
+        }
+        kvm = recorded(device, conversation.descriptor, head)
     return Simulation(kvm, device.cpuid, intercept=not native_cpuid)
 
 

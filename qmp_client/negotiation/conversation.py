@@ -9,13 +9,13 @@ RUNNING: KVM_TDX_INIT_VM has been called with it, and the vCPUs exist. READ_BACK
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
 
-from plugin.cpuid import Leaf, Registers
+from qmp_client.entries import to_cpuid, to_entries
 from qmp_client.errors import TdxCpuidError
 from qmp_client.negotiation.choose import Choice
+from qmp_client.negotiation.vcpu import Vcpu
 from qmp_client.qmp.session import Session
-from qmp_client.qmp.wire import ConfigCpuid, RequestedCpuid, to_cpuid, to_entries
+from qmp_client.qmp.wire import ConfigCpuid, RequestedCpuid
 
 
 class Stage(StrEnum):
@@ -29,14 +29,6 @@ class Stage(StrEnum):
 
 class WrongOrder(TdxCpuidError):
     """A step was taken before the one it needs, which is a mistake of the program that drives the conversation."""
-
-
-class Vcpu(NamedTuple):
-    """One vCPU: what ``-cpu`` built for it, and what it has."""
-
-    cpu_index: int
-    requested: RequestedCpuid
-    actual: dict[Leaf, Registers]
 
 
 class Conversation:

@@ -14,15 +14,16 @@ from plugin.cpuid.values import signature
 from plugin.kvm.policy.td import UNSUPPORTED_CPUID
 from plugin.tdx_module import TdxHost, load_module, published_names
 from plugin.tdx_module.names import MIGRATABLE
+from qmp_client.entries import to_cpuid, to_entries
 from qmp_client.errors import QemuError
 from qmp_client.negotiation.choose import POLICIES, Choice, with_a_width_of_kvm, with_platform_signature
 from qmp_client.negotiation.contradictions import emptied
-from qmp_client.negotiation.conversation import Vcpu
+from qmp_client.negotiation.referee import Referee
+from qmp_client.negotiation.vcpu import Vcpu
 from qmp_client.negotiation.wish import Wish
 from qmp_client.qemu.command_line import features_named
-from qmp_client.qmp.wire import ConfigCpuid, RequestedCpuid, to_cpuid, to_entries
+from qmp_client.qmp.wire import ConfigCpuid, RequestedCpuid
 from qmp_client.reconcile.cause import Evidence
-from qmp_client.reconcile.judges import Referee
 from qmp_client.reconcile.news import news
 from qmp_client.reconcile.reconcile import count, differing, reconcile
 from qmp_client.report import model

@@ -11,10 +11,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from qmp_client.entries import to_cpuid
 from qmp_client.errors import TdxCpuidError, UsageError
 from qmp_client.negotiation.choose import POLICIES, Choice
 from qmp_client.negotiation.conversation import Conversation, Stage
 from qmp_client.negotiation.outcome import Reading, Subject, decide, load_tables, report_on
+from qmp_client.negotiation.referee import referee
 from qmp_client.negotiation.setup import Setup
 from qmp_client.qemu.command_line import Machine, is_named_model
 from qmp_client.qemu.ending import QUOTED_LINES, explain, unknown_name
@@ -22,8 +24,6 @@ from qmp_client.qemu.process import Process, watching
 from qmp_client.qemu.record import caveats, overcome, read, refusal
 from qmp_client.qemu.spawn import Child
 from qmp_client.qmp.session import CommandRefused, Session, SessionLost, connect
-from qmp_client.qmp.wire import to_cpuid
-from qmp_client.reconcile.judges import referee
 from qmp_client.report.model import Report
 
 if TYPE_CHECKING:  # loaded where there is a stock QEMU: until then QEMU waits for this program's imports

@@ -16,14 +16,15 @@ from plugin.kvm.dialects.td_cpuid import read_cpuid
 from plugin.kvm.dialects.upstream import UpstreamTdx
 from plugin.kvm.policy.td import is_paravirtual
 from plugin.tdx_module import TdParams, TdxHost, init_td
+from qmp_client.entries import to_cpuid, to_entries
 from qmp_client.errors import UsageError
 from qmp_client.negotiation.choose import Choice
-from qmp_client.negotiation.conversation import Vcpu
 from qmp_client.negotiation.outcome import Reading
+from qmp_client.negotiation.vcpu import Vcpu
 from qmp_client.negotiation.wish import Wish
 from qmp_client.qemu.record import Record
 from qmp_client.qmp.session import Session
-from qmp_client.qmp.wire import ConfigCpuid, FeatureWord, RequestedCpuid, to_cpuid, to_entries
+from qmp_client.qmp.wire import ConfigCpuid, FeatureWord, RequestedCpuid
 
 WARNING = re.compile(
     r"warning: (?P<what>TDX forcibly sets the feature|TDX doesn't support requested feature): "

@@ -13,16 +13,17 @@ from plugin.kvm.dialects.upstream import UpstreamTdx
 from plugin.qemu.request import Host, Refused, Unpredictable, build, vcpu
 from plugin.qemu.request.words import SERIES
 from plugin.tdx_module import TdxHost
+from qmp_client.entries import Entry, to_entries
 from qmp_client.errors import QemuError
-from qmp_client.negotiation.conversation import Vcpu
 from qmp_client.negotiation.outcome import Reading, Subject, decide, report_on
+from qmp_client.negotiation.referee import Referee
+from qmp_client.negotiation.vcpu import Vcpu
 from qmp_client.negotiation.wish import Wish
 from qmp_client.predict import choices
 from qmp_client.predict.errors import error_for
 from qmp_client.qemu.command_line import cpu_option, is_named_model
-from qmp_client.qmp.wire import ConfigCpuid, Entry, RequestedCpuid, to_entries
+from qmp_client.qmp.wire import ConfigCpuid, RequestedCpuid
 from qmp_client.reconcile.cause import ModuleJudge
-from qmp_client.reconcile.judges import Referee
 from qmp_client.report.model import Report
 
 PREDICTED = "predicted"

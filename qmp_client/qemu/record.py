@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from qmp_client.qmp.wire import Entry
+from qmp_client.entries import Entry
 
 
 class Interception(msgspec.Struct):

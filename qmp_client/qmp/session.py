@@ -15,13 +15,13 @@ from typing import TypeVar
 import msgspec
 from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, Message, QMPClient, QMPError, Runstate
 
+from qmp_client.entries import Entry
 from qmp_client.errors import MissingError, QemuError
 from qmp_client.qmp.wire import (
     CommandInfo,
     ConfigCpuid,
     CpuFast,
     CpuInQom,
-    Entry,
     FeatureWord,
     RequestedCpuid,
     Shutdown,

@@ -5,22 +5,9 @@ Everything that crosses the wire is checked against these types on the way in, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 
-from plugin.cpuid import Cpuid, Leaf, Registers
-
-
-class Entry(msgspec.Struct, omit_defaults=True):
-    """``TdxCpuidEntry``: one leaf. ``subleaf`` is absent where the instruction ignores ECX. 32 bits each."""
-
-    leaf: int
-    eax: int
-    ebx: int
-    ecx: int
-    edx: int
-    subleaf: int | None = None
+from qmp_client.entries import Entry
 
 
 class ConfigCpuid(msgspec.Struct, rename="kebab"):
@@ -102,16 +89,3 @@ class FeatureWord(msgspec.Struct, rename="kebab"):
     cpuid_input_eax: int
     features: int
     cpuid_input_ecx: int | None = None
-
-
-def to_cpuid(entries: Iterable[Entry]) -> dict[Leaf, Registers]:
-    """Turn a message's entries into the project's vocabulary."""
-    return {Leaf(e.leaf, e.subleaf): Registers(e.eax, e.ebx, e.ecx, e.edx) for e in entries}
-
-
-def to_entries(cpuid: Cpuid) -> list[Entry]:
-    """Turn leaves into a message's entries, in the order of the leaves."""
-    return [
-        Entry(leaf.number, *registers, subleaf=leaf.subleaf)
-        for leaf, registers in sorted(cpuid.items(), key=lambda item: item[0].order)
-    ]

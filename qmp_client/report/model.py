@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
+from qmp_client.entries import Entry
 from qmp_client.errors import UsageError
-from qmp_client.qmp.wire import Entry
 from qmp_client.reconcile.verdict import Line
 
 SCHEMA = "tdx-cpuid/report/1"
@@ -22,6 +22,9 @@ class Request(msgspec.Struct, rename="kebab"):
     machine: str
     choose: str
     """How the configurable bits were chosen: a policy's name, or the file's."""
+
+    def __str__(self) -> str:
+        return f"qemu-system-x86_64 -cpu {self.cpu} -smp {self.smp} -machine {self.machine}"
 
 
 class Environment(msgspec.Struct, rename="kebab"):

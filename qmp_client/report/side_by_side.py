@@ -12,8 +12,7 @@ from rich.text import Text
 
 from plugin.cpuid import Leaf
 from plugin.cpuid.values import bits, say
-from qmp_client.qemu.locate import BINARY
-from qmp_client.qmp.wire import to_cpuid
+from qmp_client.entries import to_cpuid
 from qmp_client.reconcile.interfaces import GAINS, LOSSES, Change, Effect, Side, View, count, differences
 from qmp_client.report.console import entry, fits
 from qmp_client.report.model import Report
@@ -57,8 +56,7 @@ def show(result: SideBySide, console: Console) -> None:
     """Print what the proposal takes and gives, field by field."""
     request, environment = result.upstream.request, result.upstream.environment
     console.print(
-        f"{BINARY} -cpu {request.cpu} -smp {request.smp} -machine {request.machine}: KVM's interface of Linux"
-        " and the one proposed in 2024, side by side",
+        f"{request}: KVM's interface of Linux and the one proposed in 2024, side by side",
         style="bold",
     )
     console.print(

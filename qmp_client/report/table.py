@@ -12,7 +12,6 @@ from rich.text import Text
 from plugin.cpuid import Leaf
 from plugin.cpuid.values import bits, say
 from plugin.tdx_module import attribute_names, xfam_names
-from qmp_client.qemu.locate import BINARY
 from qmp_client.reconcile.verdict import Line, Verdict
 from qmp_client.report.console import entry, fits, many
 from qmp_client.report.model import Report
@@ -93,8 +92,7 @@ def _header(report: Report, console: Console) -> None:
     decided += [f"TDX module {environment.module}"] if environment.module else []
     decided += [environment.platform] if environment.platform else []
     console.print(
-        f"{BINARY} -cpu {request.cpu} -smp {request.smp} -machine {request.machine}: "
-        f"{many(report.vcpus, 'vCPU')}, choice: {request.choose}",
+        f"{request}: {many(report.vcpus, 'vCPU')}, choice: {request.choose}",
         style="bold",
     )
     console.print(" · ".join(decided))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from qmp_client.baseline.guest import Seen, difference, explain, guest, spelled
-from qmp_client.qmp.wire import Entry
+from qmp_client.entries import Entry
 from tests.matrix.results import report
 
 

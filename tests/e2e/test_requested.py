@@ -14,13 +14,14 @@ from plugin.kvm.device.simulated import SimulatedKvm
 from plugin.qemu.request import build
 from plugin.qemu.request.words import load_features
 from plugin.tdx_module import load_host
+from qmp_client.entries import to_cpuid
 from qmp_client.negotiation.conversation import Conversation
 from qmp_client.predict.predict import host_of
 from qmp_client.qemu.command_line import Machine, arguments, cpu_option
 from qmp_client.qemu.process import watching
 from qmp_client.qemu.spawn import Simulation, spawn
 from qmp_client.qmp.session import connect
-from qmp_client.qmp.wire import RequestedCpuid, to_cpuid
+from qmp_client.qmp.wire import RequestedCpuid
 from tests.e2e.release import only_with_the_written_down
 
 MODULE, PLATFORM = "1.5.05", "granite-rapids"

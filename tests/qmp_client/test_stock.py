@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from plugin.cpuid import Leaf, Registers
+from qmp_client.entries import to_cpuid
 from qmp_client.negotiation.stock import ON_HARDWARE, UNCHECKED, Seen, put_together, warnings
-from qmp_client.qmp.wire import to_cpuid
 
 FEATURES = Leaf(7, 0)
 WARNINGS = [

@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Sequence
 
 from plugin.kvm.contract import BadAddress, Device, Kvm, Memory, NewFile, Rejected, Reply, SharedPages, Wait, then
 from plugin.kvm.conversation.decode import Decoder
@@ -18,8 +17,6 @@ from plugin.typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from typing import TextIO
-
-    from plugin.kvm.device import SimulatedKvm
 
 SCHEMA = "tdx-cpuid/conversation/1"
 
@@ -53,15 +50,9 @@ class Recorder:
             self._write = lambda line: None  # type: ignore[method-assign]  # once is enough
 
 
-def recorded(kvm: SimulatedKvm, descriptor: int, argv: Sequence[str]) -> Kvm:
-    """Put a recorder in front of a simulated KVM that writes to that descriptor."""
+def recorded(kvm: Kvm, descriptor: int, head: dict[str, Any]) -> Kvm:
+    """Put a recorder in front of a KVM that writes to that descriptor; `head` says what is recorded."""
     out = os.fdopen(descriptor, "w", encoding="utf-8", closefd=False)
-    head = {
-        "argv": list(argv),
-        "module": kvm.module.name,
-        "platform": kvm.host.platform.name,
-        "interface": kvm.host.tdx.interface,
-    }
     return RecordedKvm(kvm, Recorder(out, head))
 
 

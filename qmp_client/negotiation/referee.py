@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from plugin.tdx_module import TdParams, TdxHost, init_td
+from qmp_client.entries import to_cpuid
 from qmp_client.qemu.record import Record
-from qmp_client.qmp.wire import to_cpuid
 from qmp_client.reconcile.cause import EvidenceJudge, Judge, ModuleJudge
 
 
