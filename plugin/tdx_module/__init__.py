@@ -22,7 +22,7 @@ from plugin.tdx_module.cause import Cause
 from plugin.tdx_module.errors import BadPlatform, Mismatch, SeamcallError, UnknownName
 from plugin.tdx_module.host import PlatformRefused, TdxHost, check_platform, tdx_host
 from plugin.tdx_module.init import init_td
-from plugin.tdx_module.module import ModuleVersion, Row
+from plugin.tdx_module.module import ModuleVersion
 from plugin.tdx_module.names import attribute_bit, attribute_names, explain_attributes, explain_xfam, xfam_names
 from plugin.tdx_module.platform import Platform
 from plugin.tdx_module.td import Td, TdParams, VcpuState, VirtualizationException
@@ -36,7 +36,6 @@ __all__ = [
     "ModuleVersion",
     "Platform",
     "PlatformRefused",
-    "Row",
     "SeamcallError",
     "Td",
     "TdParams",

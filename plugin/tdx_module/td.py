@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 
 from plugin.cpuid import REGISTERS, Bit, Leaf, Register, Registers
@@ -82,10 +82,6 @@ class Td:
         """
         draft = self._draft_of(leaf)
         return None if draft is None else draft.registers
-
-    def leaves(self) -> Iterable[Leaf]:
-        """Return the leaves that can be read, in ascending order."""
-        return tuple(self.cpuid)
 
     @cached_property
     def cpuid(self) -> Mapping[Leaf, Registers]:

@@ -180,7 +180,7 @@ def test_cause_and_value_agree(setup: tuple[ModuleVersion, Platform, TdParams]) 
 @given(setups())
 def test_a_register_of_causes_equals_its_bits_causes(setup: tuple[ModuleVersion, Platform, TdParams]) -> None:
     td = init_td(*setup)
-    for leaf in td.leaves():
+    for leaf in td.cpuid:
         for register in REGISTERS:
             assert td.causes(leaf, register) == tuple(td.cause(Bit(leaf, register, n)) for n in range(32))
 
