@@ -13,8 +13,6 @@ Examples:
   tdx-cpuid doctor --format json
 """
 
-MISSING = 3
-
 command = Door(
     "doctor",
     to="qmp_client.use_cases.doctor",
