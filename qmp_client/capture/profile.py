@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from plugin.cpuid import ZERO, Cpuid, Leaf, Registers, spelled_like
-from plugin.kvm.policy.td import UNSUPPORTED_CPUID, WIDTH, WIDTH_LEAF, for_module
+from plugin.kvm.policy import UNSUPPORTED_CPUID, WIDTH, WIDTH_LEAF, for_module
 from plugin.tdx_module import ModuleVersion, Platform
 from qmp_client.capture.kvm import Offer, by_leaf, masks
 

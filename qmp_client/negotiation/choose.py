@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from plugin.cpuid import ZERO, Cpuid, Leaf, Registers, spelled_like
 from plugin.cpuid.fields import fields_of
-from plugin.kvm.policy.td import WIDTH, WIDTH_LEAF, WIDTHS, guest_width, with_guest_width
+from plugin.kvm.policy import WIDTH, WIDTH_LEAF, WIDTHS, guest_width, with_guest_width
 
 
 class Choice(NamedTuple):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from plugin.cpuid import ZERO, Cpuid, Leaf
 from plugin.cpuid.fields import all_fields
 from plugin.cpuid.values import signature
-from plugin.kvm.policy.td import UNSUPPORTED_CPUID
+from plugin.kvm.policy import UNSUPPORTED_CPUID
 from plugin.tdx_module import TdxHost, load_module, published_names
 from plugin.tdx_module.names import MIGRATABLE
 from qmp_client.entries import to_cpuid, to_entries

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from plugin.cpuid import ZERO, Cpuid, Leaf, Registers, spelled_like
-from plugin.kvm.device.supported_cpuid import SupportedCpuid
-from plugin.kvm.dialects.td_cpuid import read_cpuid
-from plugin.kvm.dialects.upstream import UpstreamTdx
-from plugin.kvm.policy.td import is_paravirtual
+from plugin.kvm.device.in_process import upstream
+from plugin.kvm.device.simulated import SimulatedKvm
+from plugin.kvm.dialects.td import read_cpuid
+from plugin.kvm.policy import is_paravirtual
 from plugin.tdx_module import TdParams, TdxHost, init_td
 from qmp_client.entries import to_cpuid, to_entries
 from qmp_client.errors import UsageError
@@ -118,13 +118,7 @@ def put_together(seen: Seen, warned: Warned, record: Record | None, host: TdxHos
         requested = RequestedCpuid(0, 0, to_entries(_less(asked, dropped)), to_entries(dropped))
         return Known(ConfigCpuid(0, 0, []), Choice(0, 0, {}), requested, dict(seen.has), ON_HARDWARE + silent)
     td = record.tds[-1]
-    supported = SupportedCpuid(host.platform)
-    kvm = UpstreamTdx(
-        host.module,
-        host.platform,
-        xfam_of_kvm=supported.xcr0 | supported.xss,
-        five_level_ept=supported.five_level_ept,
-    )
+    kvm = upstream(SimulatedKvm(host.module, host.platform))
     table = host.module.configurable
     offered = spelled_like({Leaf(e.function, e.subleaf): e.registers for e in kvm.configurable}, table)
     tables = init_td(host.module, host.platform, TdParams(td.attributes, td.xfam, to_cpuid(td.cpuid_config)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plugin.cpuid import REGISTERS, ZERO, Cpuid
-from plugin.kvm.policy.td import WIDTH_LEAF, WIDTHS, guest_width
+from plugin.kvm.policy import WIDTH_LEAF, WIDTHS, guest_width
 from qmp_client.errors import UsageError
 from qmp_client.negotiation.choose import Choice
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from plugin.cpuid import Cpuid, Leaf
 from plugin.kvm.contract import Rejected
-from plugin.kvm.device.in_process import init_td, td_cpuid
+from plugin.kvm.device.in_process import init_td, td_cpuid, upstream
 from plugin.kvm.device.simulated import SimulatedKvm
 from plugin.kvm.dialects.upstream import UpstreamTdx
 from plugin.qemu.request import Host, Refused, Unpredictable, build, vcpu
@@ -46,7 +46,7 @@ def predict(cpu: str, smp: str, wish: Wish, host: TdxHost) -> Report:
     except (Refused, Unpredictable) as reason:
         raise error_for(reason) from reason
     asked = RequestedCpuid(request.attributes, request.xfam, to_entries(request.cpuid), to_entries(request.dropped))
-    tdx = _upstream(kvm)
+    tdx = upstream(kvm)
     configurable = _configurable(tdx)
     choice = decide(wish, asked, configurable, named_model=is_named_model(cpu))
     choices.check(choice, configurable, tdx.attributes & QEMU_ATTRIBUTES, tdx.xfam)
@@ -75,7 +75,7 @@ def host_of(kvm: SimulatedKvm) -> Host:
     supported: dict[tuple[int, int], object] = {}
     for one in kvm.host.supported.entries:
         supported.setdefault((one.function, one.subleaf), one.registers)
-    tdx = _upstream(kvm)
+    tdx = upstream(kvm)
     return Host(
         execute=kvm.cpuid,
         supported=supported,  # type: ignore[arg-type]
@@ -85,11 +85,6 @@ def host_of(kvm: SimulatedKvm) -> Host:
         xfam=tdx.xfam,
         tsc_khz=kvm.host.platform.tsc_khz,
     )
-
-
-def _upstream(kvm: SimulatedKvm) -> UpstreamTdx:
-    assert isinstance(kvm.host.tdx, UpstreamTdx)
-    return kvm.host.tdx
 
 
 def _configurable(tdx: UpstreamTdx) -> Cpuid:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from plugin.cpuid import ALL, REGISTERS, ZERO, Bit, Cpuid, Leaf, Registers, spelled_like
 from plugin.cpuid.fields import field_at, name_of, named_fields_of
-from plugin.kvm.policy.td import ADDED_CPUID
+from plugin.kvm.policy import ADDED_CPUID
 from plugin.tdx_module import ModuleVersion
 from qmp_client.reconcile.cause import Evidence
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from plugin.cpuid import ZERO, Cpuid, spelled_like
-from plugin.kvm.policy.td import UNSUPPORTED_CPUID, for_module
+from plugin.kvm.policy import UNSUPPORTED_CPUID, for_module
 from plugin.tdx_module import SeamcallError, Td, TdParams, TdxHost, init_td
 from qmp_client.reconcile.cause import Evidence, EvidenceJudge, Judge, ModuleJudge
 from qmp_client.reconcile.reconcile import count, differing, reconcile

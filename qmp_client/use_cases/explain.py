@@ -6,7 +6,7 @@ import sys
 from typing import NamedTuple
 
 from plugin.cpuid.fields import UnknownField, find
-from plugin.kvm.policy.td import ADDED_CPUID, UNSUPPORTED_CPUID
+from plugin.kvm.policy import ADDED_CPUID, UNSUPPORTED_CPUID
 from plugin.tdx_module import load_module, load_platform, platform_names, published_names
 from qmp_client import stdout
 from qmp_client.errors import UsageError

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugin.cpuid import ZERO, Leaf, Registers
-from plugin.kvm.policy.td import (
+from plugin.kvm.policy import (
     ADDED_CPUID,
     UNSUPPORTED_CPUID,
     WIDTH,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from plugin.cpuid import REGISTERS, Bit, Leaf, Register
 from plugin.cpuid.fields import Field, all_fields, find
-from plugin.kvm.policy.td import ADDED_CPUID, UNSUPPORTED_CPUID
+from plugin.kvm.policy import ADDED_CPUID, UNSUPPORTED_CPUID
 from plugin.tdx_module import ModuleVersion, load_module, load_platform, platform_names, published_names
 from plugin.tdx_module.classes import class_of
 from qmp_client.explain.explain import Explanation, Kvm, explain, ranges

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugin.cpuid import ZERO, Cpuid, Leaf, Registers
-from plugin.kvm.policy.td import UNSUPPORTED_CPUID
+from plugin.kvm.policy import UNSUPPORTED_CPUID
 from plugin.tdx_module import TdParams, init_td, load_module, load_platform, platform_names, published_names
 from qmp_client.reconcile.cause import Evidence
 from qmp_client.reconcile.news import news

@@ -8,17 +8,20 @@ from plugin.kvm.contract import Memory, NewFile, Rejected, Reply, SharedPages, W
 from plugin.kvm.device.host import Warnings
 from plugin.kvm.uapi.ioctls import Request, served_by
 from plugin.kvm.uapi.layout import Layout
-from plugin.typing import Any, ClassVar, NamedTuple
+from plugin.typing import Any, ClassVar
 
 Answer = Reply | NewFile | Wait
 
 
-class Call(NamedTuple):
+class Call:
     """One ioctl in flight: its row of the table, the argument, and the caller's memory."""
 
-    row: Request
-    argument: int
-    memory: Memory
+    __slots__ = ("argument", "memory", "row")
+
+    def __init__(self, row: Request, argument: int, memory: Memory) -> None:
+        self.row = row
+        self.argument = argument
+        self.memory = memory
 
     def read(self, layout: Layout, at: int = 0) -> tuple[Any, ...]:
         """Return the fields of a structure `at` bytes behind the argument. Raises BadAddress."""

@@ -6,8 +6,8 @@ from plugin.cpuid.leaf import Leaf, Registers
 from plugin.kvm.contract import BadAddress, Reply
 from plugin.kvm.device.simulated import SimulatedKvm
 from plugin.kvm.device.vm import Vm
-from plugin.kvm.dialects.td import TdRecord
-from plugin.kvm.dialects.td_cpuid import read_cpuid
+from plugin.kvm.dialects.td import TdRecord, read_cpuid
+from plugin.kvm.dialects.upstream import UpstreamTdx
 from plugin.kvm.uapi import constants as c
 from plugin.kvm.uapi import structs as s
 from plugin.kvm.uapi.cpuid import entry, pack
@@ -37,6 +37,12 @@ class Buffer:
     def write(self, address: int, data: bytes) -> None:
         """Replace bytes of the buffer. Raises BadAddress."""
         self._content[self._at(address, len(data))] = data
+
+
+def upstream(kvm: SimulatedKvm) -> UpstreamTdx:
+    """Return what a simulated KVM without faults offers VMMs that talk to it as Linux has it."""
+    assert isinstance(kvm.host.tdx, UpstreamTdx)
+    return kvm.host.tdx
 
 
 def init_td(kvm: SimulatedKvm, attributes: int, xfam: int, cpuid: dict[Leaf, Registers]) -> TdRecord:

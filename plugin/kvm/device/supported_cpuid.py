@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from plugin.cpuid.leaf import REGISTERS, ZERO, Leaf, Registers
-from plugin.kvm.policy.td import FOUR_LEVEL_WIDTH, WIDTH_LEAF, with_guest_width
+from plugin.kvm.policy import FOUR_LEVEL_WIDTH, WIDTH_LEAF, with_guest_width
 from plugin.kvm.uapi.constants import CPUID_FLAG_SIGNIFCANT_INDEX
 from plugin.kvm.uapi.cpuid import Entry
 from plugin.tdx_module import Platform
@@ -30,7 +30,7 @@ _RANGES = (0x0, 0x80000000, 0x40000000)  # the Centaur range is left out on an I
 _XSAVE_HEADER = 512 + 64
 _MAX_GP_COUNTERS, _MAX_FIXED_COUNTERS, _PMU_VERSION = 8, 3, 2
 _MOVBE, _RDPID = 1 << 22, 1 << 22
-_VERSION, _VECTOR_LENGTHS = 0xFF, 0x70000  # leaf 0x24 EBX
+_VERSION = 0xFF  # leaf 0x24 EBX
 
 
 @lru_cache(maxsize=1)

@@ -18,6 +18,26 @@ if TYPE_CHECKING:
     from plugin.kvm.device.host import KvmHost
     from plugin.kvm.dialects.td import TdState
 
+    class OwnVm(Protocol):
+        """The VM that a vCPU belongs to, as the vCPU sees it."""
+
+        host: KvmHost
+        irqchip: str
+        tsc_khz: int
+        td: TdState | None
+
+        @property
+        def is_td(self) -> bool:
+            """Whether it was created as a TD."""
+
+        @property
+        def disabled_quirks(self) -> int:
+            """The KVM_X86_QUIRK_ bits that the VMM turned off."""
+
+        def populatable(self, first: int, end: int) -> int:
+            """Return how far [first, end) is private memory that a guest_memfd backs."""
+
+
 # Without TD: what KVM_GET_x gives until KVM_SET_x. With TD, KVM cannot see registers, FPU or APIC page:
 # guest_state_protected, fpstate_is_confidential and guest_apic_protected in arch/x86/kvm.
 _SEEN_OF_A_TD = ("VCPU_EVENTS",)
@@ -25,26 +45,6 @@ _SREGS = ("SREGS", "SREGS2")
 _MCG_BANKS, _MCG_KNOWN = 0xFF, 1 << 24 | 1 << 8 | 1 << 27 | 1 << 10
 _ENABLED_ON_VCPU = (NUMBERS["ENFORCE_PV_FEATURE_CPUID"],)
 _LAST_MP_STATE = 4  # KVM_MP_STATE_SIPI_RECEIVED
-
-
-class OwnVm(Protocol):
-    """The VM that a vCPU belongs to, as the vCPU sees it."""
-
-    host: KvmHost
-    irqchip: str
-    tsc_khz: int
-    td: TdState | None
-
-    @property
-    def is_td(self) -> bool:
-        """Whether it was created as a TD."""
-
-    @property
-    def disabled_quirks(self) -> int:
-        """The KVM_X86_QUIRK_ bits that the VMM turned off."""
-
-    def populatable(self, first: int, end: int) -> int:
-        """Return how far [first, end) is private memory that a guest_memfd backs."""
 
 
 class Vcpu(Descriptor):

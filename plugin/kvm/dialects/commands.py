@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from plugin.cpuid.leaf import ZERO, Leaf, Registers
 from plugin.kvm.contract import Memory, Rejected, Reply
 from plugin.kvm.dialects.td import TdRecord, TdState
-from plugin.kvm.policy.td import (
+from plugin.kvm.policy import (
     FIVE_LEVEL_WIDTH,
     SUPPORTED_TD_ATTRS,
     UNSUPPORTED_CPUID,

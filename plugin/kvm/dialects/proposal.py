@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from plugin.cpuid.leaf import REGISTERS, ZERO, Leaf, Registers
 from plugin.kvm.contract import Reply
 from plugin.kvm.dialects.commands import Command, TdxCommands
-from plugin.kvm.dialects.td import TdState
-from plugin.kvm.dialects.td_cpuid import read_leaf
-from plugin.kvm.policy.td import UNSUPPORTED_CPUID, WIDTH, WIDTH_LEAF
+from plugin.kvm.dialects.td import TdState, read_leaf
+from plugin.kvm.policy import UNSUPPORTED_CPUID, WIDTH, WIDTH_LEAF
 from plugin.kvm.uapi import constants as c
 from plugin.kvm.uapi import proposal as p
 from plugin.kvm.uapi import structs as s

@@ -7,9 +7,8 @@ import errno
 from plugin.cpuid.leaf import ZERO, Leaf, Registers
 from plugin.kvm.contract import Reply
 from plugin.kvm.dialects.commands import Command, TdxCommands
-from plugin.kvm.dialects.td import TdState
-from plugin.kvm.dialects.td_cpuid import read_cpuid
-from plugin.kvm.policy.td import UNSUPPORTED_CPUID, WIDTH, WIDTH_LEAF
+from plugin.kvm.dialects.td import TdState, read_cpuid
+from plugin.kvm.policy import UNSUPPORTED_CPUID, WIDTH, WIDTH_LEAF
 from plugin.kvm.uapi import constants as c
 from plugin.kvm.uapi import structs as s
 from plugin.kvm.uapi.cpuid import Entry, pack

@@ -13,8 +13,8 @@ from plugin.cpuid import REGISTERS, ZERO, Bit, Leaf, Registers
 from plugin.kvm.device.vcpu import Vcpu
 from plugin.kvm.device.vm import Vm
 from plugin.kvm.dialects.proposal import known_cpuid
-from plugin.kvm.dialects.td_cpuid import read_cpuid
-from plugin.kvm.policy.td import UNSUPPORTED_CPUID
+from plugin.kvm.dialects.td import read_cpuid
+from plugin.kvm.policy import UNSUPPORTED_CPUID
 from plugin.kvm.uapi import proposal as p
 from plugin.kvm.uapi import structs as s
 from plugin.kvm.uapi.constants import TDX_SUBCOMMANDS

@@ -1,4 +1,7 @@
-"""What KVM lets a VMM choose for a TD, and what it takes into its own hands (arch/x86/kvm/vmx/tdx.c). Pure."""
+"""What KVM decides about a TD by itself, whatever the TDX module could do: constants and pure rules.
+
+From arch/x86/kvm/vmx/tdx.c. The simulated KVM keeps to it, and qmp_client explains by it.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,0 @@
-"""What KVM decides about a TD by itself, whatever the TDX module could do: constants and pure rules."""
