@@ -18,7 +18,7 @@ def a_module(name: str) -> ModuleVersion:
 def a_platform(name: str) -> Platform:
     """The platform of that name, this machine's, or a file's. Raises UsageError with the nearest names."""
     if name == "native":
-        from plugin.kvm.native_cpuid import NoNativeCpuid, native_platform  # noqa: PLC0415
+        from plugin.kvm.native_cpuid import NoNativeCpuid, native_platform  # noqa: PLC0415  rarely needed
 
         try:
             return native_platform()

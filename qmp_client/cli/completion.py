@@ -21,9 +21,9 @@ class _Name(click.ParamType[Any]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The known names that begin like this; files where none does."""
-        from click.shell_completion import CompletionItem  # noqa: PLC0415
+        from click.shell_completion import CompletionItem  # noqa: PLC0415  the shell waits only when it asks
 
-        from plugin import tdx_module  # noqa: PLC0415
+        from plugin import tdx_module  # noqa: PLC0415  likewise
 
         known = [*getattr(tdx_module, self._names)(), *self._more]
         found = [CompletionItem(name) for name in known if name.startswith(incomplete)]

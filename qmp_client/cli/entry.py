@@ -14,13 +14,13 @@ MAY_RUN_LONG = ("agent", "baseline", "drain", "matrix", "submit", "watch")
 def main() -> None:
     """Run the program and leave with its exit status."""
     if sys.argv[1:2] == ["sim"] and sys.argv[2:3] not in (["--help"], ["-h"]):
-        from plugin.kvm.command import main as simulate  # noqa: PLC0415
+        from plugin.kvm.command import main as simulate  # noqa: PLC0415  for sim alone
 
         sys.exit(simulate(sys.argv[2:]))
     _open_standard_streams()
     if sys.argv[1:2] and sys.argv[1] not in MAY_RUN_LONG:
         gc.disable()  # the command is short, and nearly all that it makes while it loads stays
-    from qmp_client.cli.program import run  # noqa: PLC0415
+    from qmp_client.cli.program import run  # noqa: PLC0415  sim has gone its way
 
     status = run(sys.argv[1:])
     gc.freeze()  # or the interpreter's own last collections go through all of it: longer than a report takes to make

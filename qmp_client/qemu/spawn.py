@@ -12,12 +12,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:
-    from plugin.tdx_module import TdxHost
-
+from plugin.kvm.launch import supervise
 from plugin.processes.child import FAILED, die_with_parent, fork, take_default_action
 from plugin.processes.signals import signal
 from qmp_client.errors import QemuError
+
+if TYPE_CHECKING:
+    from plugin.tdx_module import TdxHost
 
 
 class Simulation(NamedTuple):
@@ -96,8 +97,6 @@ def _on_hardware(argv: list[str]) -> int:
 
 
 def _simulated(simulation: Simulation, argv: list[str], record: int, passed: Sequence[int]) -> int:
-    from plugin.kvm.launch import supervise  # noqa: PLC0415  only a simulated run needs it
-
     return supervise(
         lambda: simulation.host,
         argv,

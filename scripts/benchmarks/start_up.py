@@ -1,5 +1,7 @@
 """How long until QEMU answers QMP, and how much memory that takes: bare, simulated cold and warm, negotiated.
 
+And how long the commands take that need no QEMU, beside a Python that does nothing.
+
 Every figure of one run is measured in turn with the others, so a busy machine slows all of them alike, and only the
 ratios to the bare start mean something. The bare start is the same QEMU with the same machine under TCG.
 """
@@ -14,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +46,7 @@ class Sample(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """Something that is measured, and the ratio to the bare start that it aims at."""
+    """Something that is measured, and the ratio to the bare start, the first of its table, that it aims at."""
 
     name: str
     measure: Callable[[], Sample]
@@ -109,24 +111,44 @@ def peak_memory(pid: int) -> float:
     return total
 
 
-def negotiate() -> Sample:
-    """A whole negotiation as a user runs it, imports included; the memory is that of its largest process."""
-    begin = time.perf_counter()
-    command = [str(PROGRAM), "negotiate", "--fail-on", "none", "--smp", "2", "--platform", "emerald-rapids",
-               "--qemu", os.environ["TDX_CPUID_QEMU"], "--firmware", os.environ["TDX_CPUID_FIRMWARE"]]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise click.ClickException(f"negotiate ended with {process.returncode}")
-    return Sample(time.perf_counter() - begin, usage.ru_maxrss / 1024)
+def whole(command: Sequence[str], **environment: str) -> Callable[[], Sample]:
+    """A command from its start to its end; the memory is that of its largest process."""
+
+    def measure() -> Sample:
+        begin = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | environment)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise click.ClickException(f"{' '.join(command)} ended with {process.returncode}")
+        return Sample(time.perf_counter() - begin, usage.ru_maxrss / 1024)
+
+    return measure
 
 
-SUBJECTS = [
+def ours(*words: str, **environment: str) -> Callable[[], Sample]:
+    """A command of this program as a user runs it, imports included."""
+    return whole([str(PROGRAM), *words], **environment)
+
+
+COMPLETION = {"_TDX_CPUID_COMPLETE": "bash_complete", "COMP_WORDS": "tdx-cpuid neg", "COMP_CWORD": "1"}
+QEMUS = [
     Subject("bare QEMU (TCG) to its QMP answer", lambda: until_qmp_answers(program([], "tcg"))),
     Subject("the same QEMU as a TD, cold `sim`", lambda: until_qmp_answers(program(SIM, "tdx")), 2.5),
     Subject("the same, warm supervisor", lambda: until_qmp_answers(warm), 1.5),
-    Subject("a whole cold `negotiate`", negotiate, 6.0),
+    Subject(
+        "a whole cold `negotiate`",
+        ours("negotiate", "--fail-on", "none", "--smp", "2", "--platform", "emerald-rapids"),
+        6.0,
+    ),
+]
+COMMANDS = [
+    Subject("bare Python", whole([sys.executable, "-I", "-c", "pass"])),
+    Subject("`--version`", ours("--version"), 6.0),
+    Subject("`--help`", ours("--help"), 6.0),
+    Subject("completion", ours(**COMPLETION), 6.0),
+    Subject("`explain`", ours("explain", "avx512f"), 10.0),
+    Subject("`predict`", ours("predict", "--fail-on", "none"), 15.0),
 ]
 
 
@@ -137,26 +159,35 @@ def main(rounds: int) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     preload()
-    samples: dict[str, list[Sample]] = {subject.name: [] for subject in SUBJECTS}
+    samples: dict[str, list[Sample]] = {subject.name: [] for subject in (*QEMUS, *COMMANDS)}
     for number in range(rounds + 1):
-        for subject in SUBJECTS:
+        for subject in (*QEMUS, *COMMANDS):
             sample = subject.measure()
             if number:  # the first round fills the page cache
                 samples[subject.name].append(sample)
-    table = Table(title=f"median of {rounds}, measured in turn")
-    for column in ("", "wall", "ratio", "aim", "peak memory", "ratio"):
+    for subjects in (QEMUS, COMMANDS):
+        show(subjects, samples, f"median of {rounds}, measured in turn", memory=subjects is QEMUS)
+
+
+def show(subjects: Sequence[Subject], samples: Mapping[str, Sequence[Sample]], title: str, *, memory: bool) -> None:
+    """Print a table of medians, each with its ratio to the first one's; with ``memory``, of that as well.
+
+    A short command's peak is this process's own, which it was forked from.
+    """
+    table = Table(title=title)
+    for column in ("", "wall", "ratio", "aim", *(("peak memory", "ratio") if memory else ())):
         table.add_column(column, justify="left" if not column else "right")
-    bare = samples[SUBJECTS[0].name]
-    for subject in SUBJECTS:
+    bare = samples[subjects[0].name]
+    for subject in subjects:
         seconds = statistics.median(s.seconds for s in samples[subject.name])
         mebibytes = statistics.median(s.mebibytes for s in samples[subject.name])
+        peak = f"{mebibytes:.0f} MiB", f"{mebibytes / statistics.median(s.mebibytes for s in bare):.2f}"
         table.add_row(
             subject.name,
             f"{seconds * 1000:.0f} ms",
             f"{seconds / statistics.median(s.seconds for s in bare):.2f}",
             f"<= {subject.aim}" if subject.aim else "",
-            f"{mebibytes:.0f} MiB",
-            f"{mebibytes / statistics.median(s.mebibytes for s in bare):.2f}",
+            *(peak if memory else ()),
         )
     Console().print(table)
 
