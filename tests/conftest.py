@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from qmp_client.qemu import firmware as images
 from qmp_client.qemu.firmware import FOOTER, TDX_METADATA_OFFSET
@@ -17,8 +17,8 @@ from qmp_client.qemu.locate import find_qemu
 STORE_HEADER = 28
 """Bytes of edk2's VARIABLE_STORE_HEADER; its size stands behind the GUID."""
 
-settings.register_profile("any-machine", deadline=None)
-"""How long an example takes says something about the machine's load, and nothing about the code."""
+settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""How long an example takes, or is made, says something about the machine's load, and nothing about the code."""
 settings.load_profile("any-machine")
 
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -13,14 +13,13 @@ from qmp_client.errors import QemuError
 from qmp_client.qemu.command_line import Machine
 from qmp_client.qemu.locate import find_qemu
 from tests.boot.guest_image import GREETING, Kind, write
-
-SECONDS = 60.0
+from tests.waiting import PATIENCE
 
 
 async def boot(firmware: Path, disk: Path, *options: str, **wish: object) -> Booted:
     machine = Machine(find_qemu(None), firmware, memory="256M")
-    fields = {"pattern": GREETING, "seconds": SECONDS} | wish
-    return await emulate(machine, BootWish(disk=str(disk), **fields), options, 30)  # type: ignore[arg-type]
+    fields = {"pattern": GREETING, "seconds": PATIENCE, "shutdown_seconds": PATIENCE} | wish
+    return await emulate(machine, BootWish(disk=str(disk), **fields), options, PATIENCE)  # type: ignore[arg-type]
 
 
 async def test_a_guest_that_comes_up_and_goes_down(open_firmware: Path, tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 import pytest
 
 from qmp_client.boot import guest_agent
 from qmp_client.boot.guest_agent import GuestAgent
+from tests.waiting import PATIENCE, eventually
 
 Peer = Callable[[bytes], bytes]
 
@@ -46,7 +48,7 @@ def polite(request: dict[str, object]) -> bytes:
 async def version(ours: socket.socket, theirs: socket.socket, answer: Callable[[dict[str, object]], bytes]) -> str:
     peer = asyncio.create_task(speak(theirs, answer))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             return await GuestAgent(ours).ready()
     finally:
         peer.cancel()
@@ -56,15 +58,22 @@ async def test_an_agent_that_is_there(ends: tuple[socket.socket, socket.socket])
     assert await version(*ends, polite) == "9.2.1"
 
 
+def calls(end: socket.socket) -> int:
+    """How many requests wait to be read."""
+    with suppress(BlockingIOError):
+        return end.recv(1 << 16, socket.MSG_PEEK).count(b"guest-sync")
+    return 0
+
+
 async def test_an_agent_that_comes_late_has_several_calls_to_answer(
     ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guest_agent, "AGAIN", 0.05)
     ours, theirs = ends
     calling = asyncio.create_task(GuestAgent(ours).ready())
-    await asyncio.sleep(0.2)
+    await eventually(lambda: calls(theirs) > 2, "it was called several times")
     peer = asyncio.create_task(speak(theirs, polite))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         assert await calling == "9.2.1"
     peer.cancel()
 

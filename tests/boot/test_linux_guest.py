@@ -10,13 +10,14 @@ from qmp_client.boot.model import Booted, BootWish, Ending
 from qmp_client.qemu.command_line import Machine
 from qmp_client.qemu.locate import find_qemu
 from tests.boot.guest_image import Kind, write
+from tests.waiting import PATIENCE
 
 
 async def boot(disk: Path, firmware: Path, **wish: object) -> Booted:
     folder = Path(os.environ["TDX_CPUID_TEST_GUEST"])  # scripts/test-guest makes it
     kernel = ("-kernel", str(folder / "vmlinuz"), "-initrd", str(folder / "initrd"), "-append", "console=ttyS0 quiet")
-    fields = {"disk": str(disk), "seconds": 120, "shutdown_seconds": 30} | wish
-    return await emulate(Machine(find_qemu(None), firmware), BootWish(**fields), kernel, 30)  # type: ignore[arg-type]
+    fields = {"disk": str(disk), "seconds": PATIENCE, "shutdown_seconds": PATIENCE} | wish
+    return await emulate(Machine(find_qemu(None), firmware), BootWish(**fields), kernel, PATIENCE)  # type: ignore[arg-type]
 
 
 async def test_the_agent_tells_that_the_guest_is_up_and_switches_it_off(open_firmware: Path, tmp_path: Path) -> None:

@@ -20,12 +20,13 @@ from qmp_client.capture.missing import five_lines
 from qmp_client.capture.profile import nearest, profile
 from qmp_client.qemu import tdx_host
 from tests.kvm.device.conftest import Vmm
+from tests.waiting import PATIENCE
 
 PROGRAM = [sys.executable, "-m", "qmp_client.cli.entry"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def captured(file: Path, module: str, platform: str = "granite-rapids") -> dict[str, Any]:

@@ -14,6 +14,7 @@ from qmp_client.cli.door import Door
 from qmp_client.cli.predict import command as predict
 from qmp_client.cli.program import COMMANDS
 from qmp_client.report.policy import DEFAULT
+from tests.waiting import PATIENCE
 
 
 def doors() -> Iterator[Door]:
@@ -50,7 +51,7 @@ print(*[name for name in sys.modules if name.startswith("qmp_client.use_cases.")
 def test_what_a_command_takes_is_known_without_its_use_case(module: str) -> None:
     """Help, completion and the other commands must not wait for it."""
     loaded = subprocess.run(
-        [sys.executable, "-c", LOADED, module], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", LOADED, module], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert loaded.stdout.split() == []
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from qmp_client.report.console import console_for
+from tests.waiting import PATIENCE
 
 PROGRAM = [sys.executable, "-m", "qmp_client.cli.entry"]
 ROOT = str(Path(__file__).resolve().parents[2])
@@ -75,7 +76,7 @@ def on_a_terminal(words: list[str], columns: int) -> str:
     with subprocess.Popen([*PROGRAM, *words], stdin=theirs, stdout=theirs, env=environment) as process:
         os.close(theirs)
         shown = b""
-        while select.select([ours], [], [], 60)[0]:
+        while select.select([ours], [], [], PATIENCE)[0]:
             try:
                 part = os.read(ours, 65536)
             except OSError:  # EIO: the other end is closed
@@ -83,7 +84,7 @@ def on_a_terminal(words: list[str], columns: int) -> str:
             shown += part
             if not part:
                 break
-        process.wait()
+        process.wait(PATIENCE)
     os.close(ours)
     return shown.decode().replace("\r\n", "\n")
 

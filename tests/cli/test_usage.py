@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 PROGRAM = [sys.executable, "-m", "qmp_client.cli.entry"]
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 @pytest.mark.parametrize(

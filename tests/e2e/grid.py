@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.waiting import PATIENCE
+
 ENTRY = [sys.executable, "-m", "qmp_client.cli.entry"]
 
 
@@ -17,7 +19,7 @@ def run(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProc
         [*ENTRY, *map(str, words)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=2 * PATIENCE,
         check=False,
         cwd=cwd,
         env=environment,

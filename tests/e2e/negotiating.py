@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.grid import ENTRY
+from tests.waiting import PATIENCE
 
 
 class Negotiate:
@@ -18,7 +19,7 @@ class Negotiate:
 
     def __call__(self, *options: str) -> subprocess.CompletedProcess[str]:
         command = [*ENTRY, "negotiate", *self._given, *options]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
     def report(self, *options: str) -> dict[str, Any]:
         """The report as data, whatever it says."""

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.waiting import PATIENCE
+
 PROGRAM = [sys.executable, "-m", "qmp_client.cli.entry"]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=120, check=True)
+    return subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=PATIENCE, check=True)
 
 
 def test_negotiate_takes_the_profile_as_the_module(qemu: Path, firmware: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from plugin.cpuid import Bit, Leaf
 from plugin.cpuid.fields import all_fields
 from tests.e2e.release import release
+from tests.waiting import PATIENCE
 
 KVM_FEATURES = 0x40000001  # QEMU clears this word unless it runs on KVM
 CPU = "/machine/unattached/device[0]"
@@ -53,7 +54,7 @@ def feature_words(qemu: Path, firmware: Path, cpu: str) -> dict[tuple[int, int |
                 key = (word["cpuid-input-eax"], word.get("cpuid-input-ecx"), word["cpuid-register"].lower())
                 words[key] = words.get(key, 0) | word["features"]
     process.stdin.close()
-    process.wait()
+    process.wait(PATIENCE)
     assert answered == 2, f"QEMU did not take -cpu {cpu}"
     return words
 

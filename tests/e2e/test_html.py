@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 from tests.html.test_pack import data_of
+from tests.waiting import PATIENCE
 
 
 def _negotiate(qemu: Path, firmware: Path, *options: str) -> subprocess.CompletedProcess[str]:
     program = [sys.executable, "-m", "qmp_client.cli.entry", "negotiate", "--format", "html"]
     given = ["--qemu", str(qemu), "--firmware", str(firmware), "--platform", "emerald-rapids", "--cpu", "host"]
-    return subprocess.run([*program, *given, *options], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([*program, *given, *options], capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_one_td_as_a_page(qemu: Path, firmware: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.negotiating import Negotiate, lines
+from tests.waiting import PATIENCE
 
 PARAVIRTUAL = range(0x40000000, 0x50000000)
 
@@ -117,7 +118,7 @@ def test_the_users_own_command_line_goes_through_both(negotiate: Negotiate, qemu
     own = [str(qemu), "-machine", machine, "-object", "tdx-guest,id=tdx0", "-accel", "kvm", "-cpu", "host", "-smp", "2"]
     command = [sys.executable, "-m", "qmp_client.cli.entry", "negotiate", "--kvm", "both", "--fail-on", "none"]
     command += ["--format", "json", "--", *own]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["proposal"]["vcpus"] == 2
 
@@ -137,7 +138,7 @@ def test_a_td_of_the_proposal_runs(qemu: Path, firmware: Path) -> None:
     command += ["-object", "tdx-guest,id=tdx0", "-cpu", "host", "-smp", "2", "-m", "512M", "-bios", str(firmware)]
     said = "".join(f'{{"execute": "{word}"}}' for word in ("qmp_capabilities", "query-status", "stop", "cont", "quit"))
     result = subprocess.run(
-        [*command, "-qmp", "stdio"], input=said, capture_output=True, text=True, timeout=60, check=False
+        [*command, "-qmp", "stdio"], input=said, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert result.returncode == 0, result.stderr
     answers = [json.loads(line) for line in result.stdout.splitlines()]
@@ -158,6 +159,6 @@ def test_sim_takes_the_same_words(qemu: Path, tmp_path: Path) -> None:
         "--",
         str(qemu),
     ]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 2
     assert "--fault x" in result.stderr

@@ -13,6 +13,7 @@ import pytest
 from qmp_client.matrix import journal
 from qmp_client.qemu.ending import cpu_models
 from tests.e2e.grid import run
+from tests.waiting import PATIENCE
 
 PLATFORM = "sapphire-rapids"
 WITHOUT_LONG_MODE = {
@@ -25,7 +26,7 @@ def negotiate(qemu: Path, firmware: Path, cpu: str) -> subprocess.CompletedProce
     return subprocess.run(
         [sys.executable, "-m", "qmp_client.cli.entry", "negotiate", "--qemu", str(qemu), "--firmware", str(firmware),
          "--platform", PLATFORM, "--cpu", cpu, "--format", "json", "--fail-on", "none"],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
 
 

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.waiting import PATIENCE
+
 PROGRAM = [sys.executable, "-m", "qmp_client.cli.entry", "negotiate", "--platform", "emerald-rapids"]
 
 
 def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=120, check=False, cwd=cwd)
+    return subprocess.run([*PROGRAM, *words], capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=cwd)
 
 
 def test_an_ordinary_guest_s_command_line(qemu: Path, firmware: Path, tmp_path: Path) -> None:

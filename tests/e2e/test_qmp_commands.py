@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 WIDTH = {"leaf": 0x80000008, "eax": 48 << 16, "ebx": 0, "ecx": 0, "edx": 0}
 
 
@@ -68,7 +70,7 @@ def start(qemu: Path, firmware: Path, tmp_path: Path) -> Iterator[Start]:
         with socket.socket(socket.AF_UNIX) as listener, (tmp_path / "stderr").open("wb") as stderr:
             listener.bind(str(path))
             listener.listen()
-            listener.settimeout(60)
+            listener.settimeout(PATIENCE)
             running.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr))
             connection, _ = listener.accept()
         return Held(running[-1], connection)
@@ -76,7 +78,7 @@ def start(qemu: Path, firmware: Path, tmp_path: Path) -> Iterator[Start]:
     yield start_one
     for process in running:
         process.terminate()
-        process.wait()
+        process.wait(PATIENCE)
 
 
 def stderr_of(tmp_path: Path) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 PROGRAM = [sys.executable, "-m", "qmp_client.cli.entry"]
 TD = "tdx-guest,id=tdx0"
 ORDINARY = """
@@ -44,7 +46,7 @@ def talk(qemu: Path, firmware: Path, tmp_path_factory: pytest.TempPathFactory) -
         "-qmp", "stdio",
     ]  # fmt: skip
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        said, _ = process.communicate('{"execute":"qmp_capabilities"}{"execute":"quit"}', timeout=60)
+        said, _ = process.communicate('{"execute":"qmp_capabilities"}{"execute":"quit"}', timeout=PATIENCE)
     assert '"QMP"' in said
     return file
 

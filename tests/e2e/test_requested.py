@@ -23,6 +23,7 @@ from qmp_client.qemu.spawn import Simulation, spawn
 from qmp_client.qmp.session import connect
 from qmp_client.qmp.wire import RequestedCpuid
 from tests.e2e.release import only_with_the_written_down
+from tests.waiting import PATIENCE
 
 MODULE, PLATFORM = "1.5.05", "granite-rapids"
 EVERY = sorted(load_features().features)
@@ -66,7 +67,7 @@ def _of_that_release(qemu: Path) -> None:
 async def requested(qemu: Path, firmware: Path, cpu: str) -> RequestedCpuid:
     machine = Machine(qemu, firmware, cpu)
     child = spawn(lambda monitor: arguments(machine, monitor), Simulation(load_host(MODULE, PLATFORM)))
-    async with watching(child), connect(child.monitor, 60) as session:
+    async with watching(child), connect(child.monitor, PATIENCE) as session:
         return await Conversation(session).requested()
 
 

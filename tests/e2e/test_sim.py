@@ -8,15 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.release import release
+from tests.waiting import PATIENCE, gone, until
 
 PROGRAM = [sys.executable, "-m", "qmp_client.cli.entry"]
 
@@ -25,20 +25,19 @@ class Monitor:
     """A QMP connection, reading one line after another."""
 
     def __init__(self, path: Path) -> None:
-        deadline = time.monotonic() + 30
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(30)
+        self._socket.settimeout(PATIENCE)
         self._events: set[str] = set()
-        while True:
-            try:
-                self._socket.connect(str(path))
-                break
-            except (FileNotFoundError, ConnectionRefusedError):
-                assert time.monotonic() < deadline, "QEMU did not open its monitor"
-                time.sleep(0.02)
+        until(lambda: self._connected(path), "QEMU has opened its monitor")
         self._lines = self._socket.makefile("rb")
         self._lines.readline()
         self.execute("qmp_capabilities")
+
+    def _connected(self, path: Path) -> bool:
+        with suppress(FileNotFoundError, ConnectionRefusedError):
+            self._socket.connect(str(path))
+            return True
+        return False
 
     def execute(self, command: str, **arguments: object) -> Any:
         request = {"execute": command} | ({"arguments": arguments} if arguments else {})
@@ -82,7 +81,7 @@ class Guest:
 
     def end(self) -> tuple[int, str]:
         """Wait for the command to end; its status and what it said."""
-        _, said = self.process.communicate(timeout=30)
+        _, said = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, said
 
 
@@ -93,7 +92,7 @@ def guest(qemu: Path, firmware: Path, folder: Path, *options: str, td: bool = Tr
         yield running
     finally:
         running.process.kill()
-        running.process.communicate()
+        running.process.communicate(timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("is_td", [True, False], ids=["td", "ordinary"])
@@ -141,7 +140,7 @@ def test_attaching_only_reads(qemu: Path, firmware: Path, tmp_path: Path) -> Non
     with guest(qemu, firmware, tmp_path, "-smp", "2") as td:
         Monitor(td.socket).close()
         command = [*PROGRAM, "negotiate", "--qmp", str(td.socket), "--format", "json", "--fail-on", "none"]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert result.returncode == 0, result.stderr
         report = json.loads(result.stdout)
         assert report["vcpus"] == 2
@@ -155,7 +154,7 @@ def test_a_monitor_that_is_in_use(qemu: Path, firmware: Path, tmp_path: Path) ->
     with guest(qemu, firmware, tmp_path, "-smp", "1") as td:
         monitor = Monitor(td.socket)
         command = [*PROGRAM, "negotiate", "--qmp", str(td.socket), "--timeout", "1"]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert result.returncode == 4
         assert "is another program connected" in result.stderr
         monitor.close()
@@ -163,7 +162,7 @@ def test_a_monitor_that_is_in_use(qemu: Path, firmware: Path, tmp_path: Path) ->
 
 def test_no_monitor_there(tmp_path: Path) -> None:
     command = [*PROGRAM, "negotiate", "--qmp", str(tmp_path / "absent")]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 4
     assert "absent" in result.stderr
     assert "Traceback" not in result.stderr
@@ -177,7 +176,4 @@ def test_killing_either_side_leaves_no_process(qemu: Path, firmware: Path, tmp_p
         os.kill(pid if victim == "qemu" else td.process.pid, signal.SIGKILL)
         status, _ = td.end()
         assert status == (128 + signal.SIGKILL if victim == "qemu" else -signal.SIGKILL)
-        deadline = time.monotonic() + 10
-        while Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
-            assert time.monotonic() < deadline, "QEMU outlived its supervisor"
-            time.sleep(0.02)
+        assert gone(pid)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.grid import ENTRY
 from tests.e2e.negotiating import Negotiate
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_a_grid_has_a_stock_and_a_patched_qemu_side_by_side(
     output = tmp_path / "out.jsonl"
     command = [*ENTRY, "matrix", "--qemu", str(stock_qemu), "--qemu", str(qemu), "--firmware", str(firmware)]
     options = ["--cpu", "host,-avx512f", "--cpu", "SapphireRapids", "--fail-on", "none", "--output", str(output)]
-    result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 4, result.stderr
     cells = [json.loads(line) for line in output.read_text().splitlines()]
     found = {(cell["cell"]["qemu"], cell["cell"]["cpu"]): cell for cell in cells}

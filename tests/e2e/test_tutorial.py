@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = "..."
 
@@ -38,7 +40,7 @@ def test_a_page_shows_what_is_said(page: str, number: int, environment: dict[str
             ["bash", "-c", command],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             check=False,
             env=environment,
             cwd=tmp_path,

@@ -12,6 +12,7 @@ import pytest
 
 import plugin.tdx_module
 from plugin.tdx_module import published_names
+from tests.waiting import PATIENCE
 
 PLATFORMS = Path(plugin.tdx_module.__file__).parent / "data" / "platforms"
 LINUX_RUNS = [name for name in published_names() if not name.startswith("1.0")]
@@ -21,7 +22,7 @@ LINUX_RUNS = [name for name in published_names() if not name.startswith("1.0")]
 def negotiate(qemu: Path, firmware: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "qmp_client.cli.entry", "negotiate"]
     given = ["--qemu", str(qemu), "--firmware", str(firmware), *options]
-    return subprocess.run([*command, *given], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([*command, *given], capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def report(qemu: Path, firmware: Path, *options: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from qmp_client.qemu import tdx_host
 from qmp_client.qemu.command_line import Machine
 from tests.boot.guest_image import GREETING, Kind, write
 from tests.e2e.grid import ENTRY
+from tests.waiting import PATIENCE
 
 LACKING = tdx_host.what_is_missing()
 pytestmark = [pytest.mark.hardware, pytest.mark.skipif(bool(LACKING), reason=f"this host has no TDX: {LACKING}")]
@@ -25,7 +26,7 @@ pytestmark = [pytest.mark.hardware, pytest.mark.skipif(bool(LACKING), reason=f"t
 def report(qemu: Path, firmware: Path, *options: str) -> Any:
     where = ("--qemu", str(qemu), "--firmware", str(firmware))
     command = [*ENTRY, "negotiate", *where, "--format", "json", "--fail-on", "none", *options]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
 

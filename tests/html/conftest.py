@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 FIND = Path(__file__).parents[2] / "scripts/find-chromium"
 ARGUMENTS = (
     "--headless=new",
@@ -28,8 +30,6 @@ ARGUMENTS = (
     "--hide-scrollbars",
     "--remote-debugging-pipe",
 )
-PATIENCE = 60.0
-"""Seconds for one answer; only a hang takes as long."""
 
 
 class Chromium:
@@ -86,7 +86,7 @@ class Chromium:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
+            self.process.wait(PATIENCE)
         os.close(self._in)
         os.close(self._out)
 
@@ -103,7 +103,8 @@ class Page:
             self.call(f"{domain}.enable")
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}  # nothing is seen on its way
+        self.call("Emulation.setEmulatedMedia", features=[scheme, still])
 
     def close(self) -> None:
         """End the tab, its processes and what it stored."""

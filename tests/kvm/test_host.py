@@ -26,13 +26,14 @@ from plugin.tdx_module import (
     tdx_host,
 )
 from plugin.tdx_module.platform_file import platform_from_data
+from tests.waiting import PATIENCE
 
 DATA = Path(plugin.tdx_module.__file__).parent / "data" / "platforms"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "qmp_client.cli.entry", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
 class TestStrict:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.processes import AgentProcess, Broker
+from tests.lab.processes import AgentProcess, Broker, PatientQemu
 
 Start = Callable[..., AgentProcess]
 
@@ -19,6 +19,11 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     one.start()
     yield one
     one.kill()
+
+
+@pytest.fixture
+def patient_qemu(tmp_path: Path) -> PatientQemu:
+    return PatientQemu(tmp_path)
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -28,18 +28,24 @@ from qmp_client.lab.store import Letter
 from qmp_client.lab.wire import Job, Message, Status, encode, schema_of
 from qmp_client.qemu import firmware
 from qmp_client.qemu.locate import find_qemu
+from tests.waiting import PATIENCE, until
 
 LAB = "bay"
 POOL = "emr"
 M = TypeVar("M", bound=Message)
-PATIENCE = 60.0
-"""Seconds after which a test gives up; nothing is concluded from how long things take."""
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that stays free until it is listened on, also while a broker is away.
+
+    It is none of those from which the kernel picks one for a connection that is made meanwhile.
+    """
+    picked_from = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(picked_from // 2, picked_from)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Broker:
@@ -63,13 +69,14 @@ class Broker:
         program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
         assert program, "apt-get install mosquitto"
         self._process = subprocess.Popen([program, "-c", self._config], stderr=subprocess.DEVNULL)
-        give_up = time.monotonic() + PATIENCE
-        while time.monotonic() < give_up:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return
-            assert self._process.poll() is None, "mosquitto does not start"
-            time.sleep(0.01)
-        raise AssertionError("mosquitto does not listen")
+        until(self._listens, "mosquitto listens")
+
+    def _listens(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "mosquitto does not start"
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), PATIENCE):
+            return True
+        return False
 
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -202,6 +209,24 @@ async def listening(address: Address, *filters: str) -> AsyncIterator[Listener]:
             task.cancel()
             with suppress(asyncio.CancelledError, MqttError):
                 await task
+
+
+class PatientQemu:
+    """The real QEMU, which begins only when it is let go: its job is running for as long as a test wants."""
+
+    def __init__(self, folder: Path) -> None:
+        self._go = folder / "go"
+        self.path = folder / "qemu-that-waits"
+        self.path.write_text(f'#!/bin/sh\nwhile [ ! -e {self._go} ]; do sleep 0.1; done\nexec {find_qemu(None)} "$@"\n')
+        self.path.chmod(0o755)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """For an agent: no other QEMU, and all the time that it needs."""
+        return {"qemu": {"patient": str(self.path)}, "limits": {"seconds": PATIENCE}}
+
+    def go(self) -> None:
+        self._go.touch()
 
 
 async def online(listener: Listener, host: str = "alpha") -> None:

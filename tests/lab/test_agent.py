@@ -31,7 +31,8 @@ from qmp_client.lab.wire import (
 )
 from qmp_client.qemu.locate import find_qemu
 from tests.lab.conftest import Start
-from tests.lab.processes import LAB, PATIENCE, AgentProcess, Broker, Listener, listening, online
+from tests.lab.processes import LAB, AgentProcess, Broker, Listener, PatientQemu, listening, online
+from tests.waiting import PATIENCE, eventually
 
 REPLY = topics.reply(LAB, "me")
 
@@ -140,8 +141,8 @@ async def test_memory_is_limited(broker: Broker, agent: Start) -> None:
     assert "memory" in done.reason.lower(), done.reason
 
 
-async def test_more_jobs_than_may_wait_are_rejected(broker: Broker, agent: Start) -> None:
-    agent(limits={"jobs-waiting": 1})
+async def test_more_jobs_than_may_wait_are_rejected(broker: Broker, agent: Start, patient_qemu: PatientQemu) -> None:
+    agent(**patient_qemu.config | {"limits": {"jobs-waiting": 1}})
     async with listening(broker.address) as listener:
         await online(listener)
         for name in ("one", "two"):
@@ -185,8 +186,8 @@ async def test_a_drained_host_takes_no_more_jobs_of_the_pool(broker: Broker, age
         await online(listener, "alpha")
 
 
-async def test_sigterm_is_an_end_in_order(broker: Broker, agent: Start) -> None:
-    alpha = agent()
+async def test_sigterm_is_an_end_in_order(broker: Broker, agent: Start, patient_qemu: PatientQemu) -> None:
+    alpha = agent(**patient_qemu.config)
     async with listening(broker.address) as listener:
         await online(listener)
         await listener.submit(Job(id="one"))
@@ -195,6 +196,7 @@ async def test_sigterm_is_an_end_in_order(broker: Broker, agent: Start) -> None:
         await listener.message(topics.status(LAB, "alpha"), Status, lambda said: said.state == "offline")
         assert "Traceback" not in alpha.log
         await listener.submit(Job(id="nobody-is-there"))
+        patient_qemu.go()
         listener.heard.clear()
         alpha.start()
         assert (await result(listener, "one")).outcome is Outcome.MEASURED
@@ -246,9 +248,8 @@ async def test_two_agents_of_one_name_are_told(broker: Broker, agent: Start, tmp
         second = AgentProcess(broker, tmp_path / "elsewhere", "alpha", drift={"cpu": []})
         second.start()
         try:
-            async with asyncio.timeout(PATIENCE):
-                while "was here as host alpha: each agent needs its own --host" not in first.log:  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+            said = "was here as host alpha: each agent needs its own --host"
+            await eventually(lambda: said in first.log, f"the log says {said!r}")
         finally:
             second.kill()
 
@@ -265,14 +266,14 @@ async def test_the_same_job_again_gets_its_result_again(broker: Broker, agent: S
     assert stored(alpha, "SELECT attempts FROM jobs") == [(1,)]
 
 
-async def test_a_job_that_kills_its_agent_is_given_up(broker: Broker, agent: Start) -> None:
-    alpha = agent(limits={"attempts": 2})
+async def test_a_job_that_kills_its_agent_is_given_up(broker: Broker, agent: Start, patient_qemu: PatientQemu) -> None:
+    alpha = agent(**patient_qemu.config | {"limits": {"attempts": 2, "seconds": PATIENCE}})
     async with listening(broker.address) as listener:
         await online(listener)
         await listener.submit(Job(id="one"))
         for attempt in (1, 2):
-            while stored(alpha, "SELECT attempts FROM jobs") != [(attempt,)]:  # noqa: ASYNC110  another process writes it
-                await asyncio.sleep(0.01)
+            began = [(attempt,)]
+            await eventually(lambda began=began: stored(alpha, "SELECT attempts FROM jobs") == began, f"{began}")  # type: ignore[misc]
             alpha.kill()
             alpha.start()
         done = await result(listener, "one")

@@ -11,7 +11,8 @@ import msgspec
 
 from qmp_client.lab import topics
 from qmp_client.lab.wire import Outcome, Result, Status
-from tests.lab.processes import PATIENCE, AgentProcess, Broker, listening
+from tests.lab.processes import AgentProcess, Broker, listening
+from tests.waiting import PATIENCE
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "lab" / "how-to.md"
 LAB = "lab"

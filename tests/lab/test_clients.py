@@ -21,7 +21,8 @@ from qmp_client.lab import topics
 from qmp_client.lab.broker import reply_to
 from qmp_client.lab.wire import Drain, Job, Outcome, Progress, Rejection, Result, State, Status, encode
 from tests.lab.conftest import Start
-from tests.lab.processes import LAB, PATIENCE, POOL, Broker, Listener, listening
+from tests.lab.processes import LAB, POOL, Broker, Listener, PatientQemu, listening
+from tests.waiting import PATIENCE
 
 
 def command(broker: Broker, name: str, *words: str) -> list[str]:
@@ -143,7 +144,11 @@ async def test_submit_outlives_the_broker(broker: Broker, agent: Start) -> None:
     async with listening(broker.address) as listener:
         await listener.message(topics.progress(LAB, "one"), Progress, lambda said: said.state is State.RUNNING)
     await asyncio.to_thread(broker.kill)
-    await asyncio.sleep(0.5)
+    assert waiting.stderr is not None
+    said = ""
+    while "the broker is gone" not in said:
+        said = await asyncio.to_thread(waiting.stderr.readline)
+        assert said, "it ended with the broker"
     broker.start()
     out, complaints = await asyncio.to_thread(waiting.communicate, timeout=PATIENCE)
     assert waiting.returncode == 0, complaints
@@ -151,21 +156,17 @@ async def test_submit_outlives_the_broker(broker: Broker, agent: Start) -> None:
 
 
 async def test_ctrl_c_leaves_the_jobs_running_and_says_how_to_come_back(
-    broker: Broker, agent: Start, qemu: Path, tmp_path: Path
+    broker: Broker, agent: Start, patient_qemu: PatientQemu
 ) -> None:
-    patient, go = tmp_path / "qemu-that-waits", tmp_path / "go"
-    patient.write_text(f'#!/bin/sh\nwhile [ ! -e {go} ]; do sleep 0.1; done\nexec {qemu} "$@"\n')
-    patient.chmod(0o755)
-    agent(qemu={"patient": str(patient)})
+    agent(**patient_qemu.config)
     await online(broker, "alpha")
     waiting = start(broker, "submit", "--pool", POOL, "--id", "one")
     async with listening(broker.address) as listener:
         await listener.message(topics.progress(LAB, "one"), Progress, lambda said: said.state is State.RUNNING)
-        await asyncio.sleep(1)  # it has heard of that, too; if not, it says less
         waiting.send_signal(signal.SIGINT)
         _, complaints = await asyncio.to_thread(waiting.communicate, timeout=PATIENCE)
         assert (waiting.returncode, "Traceback" in complaints) == (130, False), complaints
-        go.touch()
+        patient_qemu.go()
         done = await listener.message(topics.result(LAB, "one"), Result)
         assert done.outcome is Outcome.MEASURED, done.reason
 

@@ -7,10 +7,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 
-from tests.lab.processes import PATIENCE
+from tests.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parent.parent.parent
 DEMO = [sys.executable, str(ROOT / "scripts" / "lab" / "demo.py")]
@@ -23,10 +23,9 @@ def environment(qemu: Path, firmware: Path, folder: Path) -> dict[str, str]:
 
 def left_in(folder: Path) -> list[str]:
     """What is left once those that are ending have ended."""
-    give_up = time.monotonic() + PATIENCE
-    while (left := _left_in(folder)) and time.monotonic() < give_up:
-        time.sleep(0.05)
-    return left
+    with suppress(AssertionError):
+        until(lambda: not _left_in(folder), "nothing is left")
+    return _left_in(folder)
 
 
 def _left_in(folder: Path) -> list[str]:
@@ -48,7 +47,7 @@ def test_the_demo(qemu: Path, firmware: Path, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         env=environment(qemu, firmware, tmp_path),
-        timeout=3 * PATIENCE,
+        timeout=2 * PATIENCE,
         check=True,
     )
     assert "6 cells: 6 as expected, 0 not, 0 failed" in done.stdout, done.stderr

@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from qmp_client.lab import topics
 from qmp_client.lab.wire import Job, Rejection, Result, Status
 from tests.lab.conftest import Start
-from tests.lab.processes import LAB, PATIENCE, Broker, free_port, listening
+from tests.lab.processes import LAB, Broker, free_port, listening
+from tests.waiting import PATIENCE
 
 DASHBOARD = Path(__file__).parent.parent.parent / "docs" / "examples" / "lab" / "grafana.json"
 
@@ -49,17 +50,8 @@ async def test_an_agent_counts(broker: Broker, agent: Start) -> None:
     alpha.start()
     async with listening(broker.address) as listener:
         await listener.message(topics.status(LAB, "alpha"), Status, lambda said: said.state == "online")
-    again = await asyncio.to_thread(_read_when_it_is_there, port)
+    again = await asyncio.to_thread(read, port)
     assert again["tdx_cpuid_jobs_accepted_total"] == 2, "what is stored survives"
-
-
-def _read_when_it_is_there(port: int) -> dict[str, float]:
-    for _ in range(600):
-        try:
-            return read(port)
-        except OSError:
-            continue
-    return read(port)
 
 
 def _queries() -> list[str]:

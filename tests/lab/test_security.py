@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -22,7 +23,8 @@ from qmp_client.lab.broker import Connection, NotTaken
 from qmp_client.lab.config import parse
 from qmp_client.lab.store import Letter
 from qmp_client.lab.wire import Drain, Job, Message, Outcome, Result, Status, encode, schema_of
-from tests.lab.processes import PATIENCE, AgentProcess, Broker, listening
+from tests.lab.processes import AgentProcess, Broker, listening
+from tests.waiting import PATIENCE, eventually
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "docs" / "examples" / "lab"
@@ -159,9 +161,7 @@ async def test_an_agent_with_a_certificate_of_another_host_says_why_it_cannot_wo
     agent = Hosts(secured, tmp_path, certificates, "emr-02", HOST)
     agent.start()
     try:
-        async with asyncio.timeout(PATIENCE):
-            while "Not authorized" not in agent.log and "not authorised" not in agent.log:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        await eventually(lambda: re.search("not authori[sz]ed", agent.log, re.I), "the log says why")
         assert "Traceback" not in agent.log
     finally:
         agent.kill()

@@ -8,7 +8,6 @@ import random
 import sqlite3
 import sys
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,12 +16,11 @@ from aiomqtt import MqttError
 
 from qmp_client.lab import topics
 from qmp_client.lab.wire import Job, Outcome, Result, encode
-from tests.lab.processes import LAB, PATIENCE, POOL, AgentProcess, Broker, listening
+from tests.lab.processes import LAB, POOL, AgentProcess, Broker, listening
+from tests.waiting import PATIENCE, eventually
 
 MARK = "TDX_CPUID_TORTURE"
 """In the environment of everything that is started, to find what is left."""
-AFTERWARDS = 240.0
-"""Seconds in which all results must be there once nobody is killed any more."""
 
 
 class Torture:
@@ -35,7 +33,7 @@ class Torture:
         os.environ[MARK] = str(folder)
         self._broker = Broker(folder)
         self._agent = AgentProcess(
-            self._broker, folder, "alpha", drift={"cpu": []}, limits={"jobs-at-once": 2, "seconds": 30}
+            self._broker, folder, "alpha", drift={"cpu": []}, limits={"jobs-at-once": 2, "seconds": PATIENCE}
         )
         self.heard: dict[str, set[bytes]] = {}
         """Every payload that the subscriber got for each job."""
@@ -51,9 +49,8 @@ class Torture:
                 await asyncio.sleep(self._chance.uniform(0.02, 1.2))
                 await self._kill_one()
                 print(f"\r{number + 1} kills, {len(self.heard)} results heard", end="", file=sys.stderr, flush=True)
-            give_up = time.monotonic() + AFTERWARDS
-            while len(self.heard) < len(self._jobs) and time.monotonic() < give_up:  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+            with suppress(AssertionError):  # said below
+                await eventually(lambda: len(self.heard) >= len(self._jobs), "all results are there")
         finally:
             for task in (subscriber, submitter):
                 task.cancel()
@@ -61,9 +58,8 @@ class Torture:
             self._agent.kill()
             self._broker.kill()
             print(file=sys.stderr)
-        give_up = time.monotonic() + PATIENCE
-        while left_behind() and time.monotonic() < give_up:  # noqa: ASYNC110  they end with the agent, not by our hand
-            await asyncio.sleep(0.1)
+        with suppress(AssertionError):  # said below
+            await eventually(lambda: not left_behind(), "those that end with the agent, not by our hand, have ended")
         return self._judge()
 
     async def _kill_one(self) -> None:

@@ -15,9 +15,9 @@ import pytest
 
 from plugin.processes import prctl
 from plugin.processes.child import FAILED, die_with_parent, fork, take_default_action
+from tests.waiting import PATIENCE
 
 PROGRAM = "import os, signal, sys, time\nfrom plugin.processes.child import die_with_parent, fork\n"
-PATIENCE = 120.0
 
 
 def test_it_costs_no_start_up_time() -> None:

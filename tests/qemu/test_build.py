@@ -15,6 +15,7 @@ from plugin.qemu.builder.__main__ import build_inputs
 from plugin.qemu.builder.compile import DEVICES, SUBPROJECTS
 from plugin.qemu.builder.requirements import REQUIREMENTS, explain, missing
 from plugin.qemu.builder.source import OwnTree
+from tests.waiting import PATIENCE
 
 BUILD_QEMU = Path(__file__).resolve().parents[2] / "scripts" / "build-qemu"
 
@@ -120,7 +121,7 @@ def test_a_build_that_is_ended_leaves_its_log_only(tree: Path, cache: Path) -> N
         (cache / "emulator").open("wb"),
     ):  # opened once somebody reads
         process.terminate()
-        assert process.wait() == 143
+        assert process.wait(PATIENCE) == 143
     assert not list(cache.glob("*.building"))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from plugin.qemu.builder.cache import Slot, inputs_hash
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -134,8 +135,8 @@ def test_two_builds_of_the_same_wait_for_each_other(tmp_path: Path) -> None:
             assert process.stdin
             process.stdin.write("\n")
             process.stdin.close()
-            assert process.wait() == 0
+            assert process.wait(PATIENCE) == 0
             assert waiter.stdin
             waiter.stdin.write("\n")
             waiter.stdin.close()
-            assert waiter.wait() == 0
+            assert waiter.wait(PATIENCE) == 0

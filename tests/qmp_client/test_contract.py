@@ -18,13 +18,14 @@ from plugin.tdx_module import module_names as names
 from plugin.tdx_module.classes import class_of, classes_of
 from qmp_client.contract.compare import Contract, Guarantee, compare
 from qmp_client.contract.lines import groups, noteworthy, spans
+from tests.waiting import PATIENCE
 
 versions = st.sampled_from(names()).map(load_module)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "qmp_client.cli.entry", "contract", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
 def named(contract: Contract, guarantee: Guarantee) -> set[str]:

@@ -16,6 +16,7 @@ from plugin.kvm.policy import ADDED_CPUID, UNSUPPORTED_CPUID
 from plugin.tdx_module import ModuleVersion, load_module, load_platform, platform_names, published_names
 from plugin.tdx_module.classes import class_of
 from qmp_client.explain.explain import Explanation, Kvm, explain, ranges
+from tests.waiting import PATIENCE
 
 MODULES = [load_module(name) for name in published_names()]
 PLATFORMS = [load_platform(name) for name in platform_names()]
@@ -28,7 +29,7 @@ def about(name: str, module: str = "1.5.05") -> Explanation:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "qmp_client.cli.entry", "explain", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from typing import IO, Any
 import pytest
 
 from plugin.kvm.supervisor.opens import KVM_DEVICE
+from tests.waiting import PATIENCE
 
-TIMEOUT = 60
 REPOSITORY = Path(__file__).parents[3]
 
 
@@ -54,7 +54,7 @@ class Supervised:
 
     def end(self) -> tuple[int, str, dict[str, Any]]:
         """Wait for the end: exit status, rest of the output, and what the supervisor knew."""
-        out, err = self.process.communicate(timeout=TIMEOUT)
+        out, err = self.process.communicate(timeout=PATIENCE)
         line = self._lines.readline()
         return self.process.returncode, out + err, json.loads(line) if line else {}
 
@@ -74,7 +74,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield begin
     for supervised in running:
         supervised.process.kill()
-        supervised.process.communicate()
+        supervised.process.communicate(timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -95,17 +95,3 @@ def compile_c(tmp_path: Path) -> Callable[..., Path]:
         return program
 
     return build
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended; waits for that (the harness's time limit ends it).
-
-    An orphan is left to the system's first process, which in a container often reaps nobody.
-    """
-    while True:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state == "Z":
-            return True

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.kvm.supervisor.conftest import Start
+from tests.waiting import PATIENCE
 
 Python = Callable[[str], tuple[int, str, dict[str, Any]]]
 
@@ -180,7 +181,7 @@ def test_two_supervisors_at_once(start: Start) -> None:
     both = [start(sys.executable, "-c", code, native=True) for _ in range(2)]
     assert [one.line() for one in both] == ["12", "12"]
     for one in both:
-        one.process.communicate("\n")
+        one.process.communicate("\n", timeout=PATIENCE)
         assert one.process.returncode == 0
 
 

@@ -13,6 +13,7 @@ import pytest
 from plugin.kvm.supervisor.cpuid_sites import cache_directory, cpuid_sites_of, find_cpuid_sites
 from plugin.kvm.supervisor.elf import Elf, NotElf
 from tests.kvm.supervisor.conftest import Start
+from tests.waiting import PATIENCE, gone, state, until
 
 Compile = Callable[..., Path]
 
@@ -134,16 +135,15 @@ def test_stop_and_continue(start: Start, compile_c: Compile) -> None:
     assert supervised.line() == "ready"
     for _ in range(3):
         os.kill(supervised.pid, signal.SIGSTOP)
-        _wait_for_state(supervised.pid, "tT")
+        _wait_for_state(supervised.pid, ("t", "T"))
         os.kill(supervised.pid, signal.SIGCONT)
-        _wait_for_state(supervised.pid, "RS")
+        _wait_for_state(supervised.pid, ("R", "S"))
     os.kill(supervised.pid, signal.SIGTERM)
     assert supervised.end()[0] == 128 + signal.SIGTERM
 
 
-def _wait_for_state(pid: int, states: str) -> None:
-    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in states:
-        pass
+def _wait_for_state(pid: int, states: tuple[str, str]) -> None:
+    until(lambda: state(pid) in states, f"process {pid} is in one of the states {states}")
 
 
 def test_traced_processes_die_with_the_supervisor(start: Start, compile_c: Compile) -> None:
@@ -155,10 +155,9 @@ int main(void) { open_kvm(); right(0, 0); printf("%d\\n", fork()); fflush(stdout
     supervised = start(program)
     lines = {int(supervised.line()), int(supervised.line())}
     supervised.process.kill()
-    supervised.process.wait()
+    supervised.process.wait(PATIENCE)
     for pid in (lines | {supervised.pid}) - {0}:
-        while Path(f"/proc/{pid}/stat").exists() and ") Z" not in Path(f"/proc/{pid}/stat").read_text():
-            pass
+        assert gone(pid)
 
 
 def test_when_a_debugger_has_it_the_run_goes_on_with_a_warning(start: Start, compile_c: Compile) -> None:

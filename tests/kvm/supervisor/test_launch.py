@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.waiting import PATIENCE
+
 CHILD = """
 import os, signal, sys
 from plugin.kvm.launch import supervise
@@ -28,7 +30,7 @@ def test_the_record_on_request_and_at_the_end() -> None:
     stop, held = os.pipe()
     code = "import os; os.open('/dev/kvm', 2); os.kill(os.getppid(), 10); os.kill(os.getpid(), 9)"
     process = supervised(code, stop, record)
-    assert process.wait() == 128 + signal.SIGKILL
+    assert process.wait(PATIENCE) == 128 + signal.SIGKILL
     content = json.loads(os.pread(record, 1 << 20, 0))
     assert content["command"]["signal"] == signal.SIGKILL
     assert (content["module"], content["platform"], content["tds"]) == ("1.5.01", "sapphire-rapids", [])
@@ -62,7 +64,7 @@ def test_closing_the_stop_descriptor_kills_the_command() -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     os.close(held)
-    assert process.wait() == 128 + signal.SIGKILL
+    assert process.wait(PATIENCE) == 128 + signal.SIGKILL
     os.close(record)
     os.close(stop)
 

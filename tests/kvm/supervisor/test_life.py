@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from plugin.kvm.command import main
-from tests.kvm.supervisor.conftest import Start, gone
+from tests.kvm.supervisor.conftest import Start
+from tests.waiting import PATIENCE, gone
 
 # A thread's KVM_RUN waits; a child of the command sleeps; then the command says so.
 WAITING = """
@@ -41,7 +42,7 @@ def test_sigkill_of_the_supervisor_kills_the_command(start: Start) -> None:
     supervised = start(sys.executable, "-c", WAITING)
     grandchild = int(supervised.line())
     supervised.process.kill()
-    supervised.process.wait()
+    supervised.process.wait(PATIENCE)
     assert gone(supervised.pid)
     os.kill(grandchild, signal.SIGKILL)  # not traced (no CPUID in its executable), so on its own
 
