@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from qmp_client.cli.door import Door
-from qmp_client.cli.lab_options import AT, FILE
+from qmp_client.cli.lab_options import AT
+from qmp_client.cli.types import FILE
 
 HELP = """
 Take jobs from a broker until SIGTERM or Ctrl-C, and tell when guests of this host see another CPUID.

@@ -6,6 +6,7 @@ import click
 
 from qmp_client.cli.door import Door
 from qmp_client.cli.lab_options import AT
+from qmp_client.cli.types import POSITIVE
 
 HELP = """
 Take a host out of its pool and wait until it has finished what it accepted. It stays out until --undo.
@@ -32,7 +33,7 @@ command = Door(
         click.Option(["--wait/--no-wait"], default=True, help="--no-wait says it and leaves."),
         click.Option(
             ["--timeout"],
-            type=click.FloatRange(min=0, min_open=True),
+            type=POSITIVE,
             help="Seconds to wait.  [default: no limit]",
         ),
     ],

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from qmp_client.cli.door import Group
+from qmp_client.cli.types import FILE
 
-FILE = click.Path(path_type=Path)
 AT = Group(
     "at",
     "qmp_client.lab.address:At",

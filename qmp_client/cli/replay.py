@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from qmp_client.cli.door import Door
+from qmp_client.cli.types import FILE
 
 EXAMPLES = """
 \b
@@ -27,7 +26,7 @@ command = Door(
     """,
     epilog=EXAMPLES,
     params=[
-        click.Argument(["file"], type=click.Path(path_type=Path)),
+        click.Argument(["file"], type=FILE),
         click.Option(["--calls/--no-calls"], default=True, show_default=True, help="Show every KVM call."),
         click.Option(["--fail-on"], default="none", show_default=True, help="Verdicts that make the exit status 1."),
         click.Option(["--format", "form"], type=click.Choice(["table", "json"]), default="table", show_default=True),

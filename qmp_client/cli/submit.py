@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from qmp_client.cli.door import Door, Group
-from qmp_client.cli.lab_options import AT, FILE
+from qmp_client.cli.lab_options import AT
+from qmp_client.cli.types import FILE, POSITIVE
 
 HELP = """
 Send a job, or one for each cell of a grid, to a lab and wait for the results.
@@ -26,7 +27,6 @@ Examples:
   tdx-cpuid submit --result job-5c1e9a --format json
 """
 MANY = "repeatable"
-SECONDS = click.FloatRange(min=0, min_open=True)
 AXES = Group(
     "axes",
     "qmp_client.use_cases.submit:Axes",
@@ -64,7 +64,9 @@ GUEST = Group(
         click.Option(
             ["--until-agent", "guest_agent"], is_flag=True, help="The guest is up when its QEMU agent answers."
         ),
-        click.Option(["--boot-seconds", "seconds"], type=SECONDS, help="For it to be up.  [default: the host's limit]"),
+        click.Option(
+            ["--boot-seconds", "seconds"], type=POSITIVE, help="For it to be up.  [default: the host's limit]"
+        ),
     ),
 )
 """The guest that every job boots."""
@@ -94,7 +96,7 @@ command = Door(
             ["--result", "wanted"], multiple=True, help="Send nothing; get the result of this job. Repeatable."
         ),
         click.Option(["--wait/--no-wait"], default=True, help="--no-wait prints the ids, and the jobs go on."),
-        click.Option(["--timeout"], type=SECONDS, help="Seconds to wait.  [default: no limit]"),
+        click.Option(["--timeout"], type=POSITIVE, help="Seconds to wait.  [default: no limit]"),
         click.Option(["--fail-on"], help="Verdicts that make the exit status 1, or none."),
         click.Option(["--format", "form"], type=click.Choice(["table", "json"]), default="table", show_default=True),
         click.Option(["--html"], type=FILE, help="Write the grid as a page."),

@@ -10,7 +10,9 @@ from importlib import import_module
 import click
 import pytest
 
+from qmp_client import formats
 from qmp_client.cli.door import Door
+from qmp_client.cli.negotiate import command as negotiate
 from qmp_client.cli.predict import command as predict
 from qmp_client.cli.program import COMMANDS
 from qmp_client.report.policy import DEFAULT
@@ -60,3 +62,11 @@ def test_predict_says_what_it_fails_on_by_default() -> None:
     option = next(param for param in predict.params if param.name == "fail_on")
     assert isinstance(option, click.Option)
     assert f"[default: {DEFAULT}]" in str(option.help)
+
+
+@pytest.mark.parametrize("door", [negotiate, predict], ids=lambda door: str(door.name))
+def test_every_format_has_its_module(door: Door) -> None:
+    option = next(param for param in door.params if param.name == "form")
+    assert isinstance(option.type, click.Choice)
+    for form in option.type.choices:
+        assert callable(formats.load(form).put)

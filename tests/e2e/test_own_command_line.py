@@ -36,6 +36,18 @@ def test_an_ordinary_guest_s_command_line(qemu: Path, firmware: Path, tmp_path: 
     assert "changed in your command line: -qmp unix:own.qmp,server=on,wait=off" in notes
 
 
+def test_both_interfaces_say_what_was_added(qemu: Path, firmware: Path, tmp_path: Path) -> None:
+    result = run(
+        "--firmware", str(firmware), "--kvm", "both", "--format", "json", "--fail-on", "none", "--", str(qemu), "-M",
+        "q35", "-vga", "none",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    both = json.loads(result.stdout)
+    for interface in ("upstream", "proposal"):
+        assert "added to your command line: -object tdx-guest,id=tdx-cpuid" in "\n".join(both[interface]["notes"])
+
+
 def test_a_td_s_command_line_gives_the_same_report_as_the_options(qemu: Path, firmware: Path, tmp_path: Path) -> None:
     own = run(
         "--format", "json", "--fail-on", "none", "--", str(qemu), "-accel", "kvm", "-cpu", "SapphireRapids", "-object",
