@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from plugin.tdx_module import Platform
 
 _KEPT = 16
+KEPT_TDS = 64
+KEPT_WARNINGS = 64
 
 
 class Refusal:
@@ -90,11 +92,13 @@ class Warnings:
     def unknown(self, kind: str, request: int) -> Rejected:
         """Return the ENOTTY for a request that has no row for this kind of descriptor; the first one's commit warns."""
         why = f"ioctl {request:#010x} is not simulated on a {kind} descriptor; the caller gets ENOTTY"
-        return Rejected(errno.ENOTTY, why, None if request in self._seen else lambda: self._warn(request, why))
+        known = request in self._seen or len(self._seen) >= KEPT_WARNINGS
+        return Rejected(errno.ENOTTY, why, None if known else lambda: self._warn(request, why))
 
     def _warn(self, request: int, why: str) -> None:
         self._seen.add(request)
-        self._log(why)
+        more = "; of further requests nothing is said" if len(self._seen) == KEPT_WARNINGS else ""
+        self._log(why + more)
 
 
 class Idle:
@@ -108,7 +112,7 @@ class Idle:
 class KvmHost:
     """One machine with KVM: made by `SimulatedKvm`, handed down to every device."""
 
-    __slots__ = ("platform", "refusals", "supported", "tds", "tdx", "warnings")
+    __slots__ = ("platform", "refusals", "supported", "tds", "tds_forgotten", "tdx", "warnings")
 
     def __init__(
         self, platform: Platform, supported: SupportedCpuid, tdx: TdxDialect, warn: Callable[[str], None]
@@ -121,7 +125,15 @@ class KvmHost:
         self.refusals = Refusals()
         """The TDX commands that were refused."""
         self.tds: list[TdRecord] = []
-        """Every TD that KVM_TDX_INIT_VM made, oldest first."""
+        """The last TDs that KVM_TDX_INIT_VM made, oldest first: a command may make thousands, of 70 kB each."""
+        self.tds_forgotten = 0
+
+    def note(self, td: TdRecord) -> None:
+        """Remember a TD for the record; the oldest is forgotten when there are many."""
+        if len(self.tds) == KEPT_TDS:
+            del self.tds[0]
+            self.tds_forgotten += 1
+        self.tds.append(td)
 
     def new_execution(self) -> Execution:
         """Return what runs the guest code of a new vCPU: nothing does yet."""

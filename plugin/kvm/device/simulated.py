@@ -80,4 +80,5 @@ class SimulatedKvm:
             "faults": list(self.faults),
             "refused": self.host.refusals.as_json(),
             "tds": [td.as_json() for td in self.host.tds],
+            "tds-forgotten": self.host.tds_forgotten,
         }

@@ -87,7 +87,7 @@ class Vcpu(Descriptor):
         """Take KVM's copy of the vCPU's CPUID."""
         self.cpuid = entries
         if self.td is not None:
-            self.td.record.kvm_copy[self.number] = entries
+            self.td.record.copied(self.number, entries)
 
     def memory_encrypt_op(self, call: Call) -> Reply:
         """Pass a sub-command to the TDX dialect. ENOTTY if the VM is not a TD."""

@@ -19,6 +19,9 @@ from plugin.kvm.uapi.capabilities import name as capability_name
 
 MAX_RESERVED_PINS = 24  # KVM_MAX_NR_RESERVED_IOAPIC_PINS
 MAX_IRQ_ROUTES = 4096
+MAX_EVENTFDS = 1 << 16
+"""So many eventfds of each kind a VM has here. In the kernel it is the VMM's memory, and not ours, that they take."""
+_PIECE = 1 << 20  # of a bitmap: it may be 256 MiB long
 _SPLIT_IRQCHIP = NUMBERS["SPLIT_IRQCHIP"]
 _BUS_CYCLES = NUMBERS["X86_APIC_BUS_CYCLES_NS"]
 _MAX_VCPU_ID = NUMBERS["MAX_VCPU_ID"]
@@ -45,7 +48,7 @@ class Vm(Descriptor):
         """First argument of every KVM_ENABLE_CAP."""
         self.boot_cpu_id = 0
         self._eventfds: set[tuple[int, int, int, int]] = set()
-        self._irqfds: set[tuple[int, int]] = set()
+        self._irqfds: dict[int, int] = {}
         self._clock_offset = 0
         self._irqchips: dict[int, bytes] = {}
         self._pit: bytes | None = None
@@ -69,7 +72,7 @@ class Vm(Descriptor):
     def became(self, td: TdState) -> None:
         """Take the TD that KVM_TDX_INIT_VM made."""
         self.td = td
-        self.host.tds.append(td.record)
+        self.host.note(td.record)
 
     def populatable(self, first: int, end: int) -> int:
         """Return how far [first, end) is private memory in slots with a guest_memfd: the first address that is not."""
@@ -183,8 +186,10 @@ class Vm(Descriptor):
         slot = self.memory.slots.get(number)
         if slot is None or not slot.flags & c.MEM_LOG_DIRTY_PAGES:
             raise call.reject(errno.ENOENT, f"slot {number} does not log dirty pages")
-        words = (slot.size // c.PAGE_SIZE + 63) // 64
-        call.memory.write(bitmap, bytes(words * 8))
+        size = (slot.size // c.PAGE_SIZE + 63) // 64 * 8
+        clean = bytes(min(size, _PIECE))
+        for at in range(0, size, _PIECE):
+            call.memory.write(bitmap + at, clean[: size - at])
         return Reply()
 
     def set_tss_addr(self, call: Call) -> Reply:
@@ -273,13 +278,17 @@ class Vm(Descriptor):
         if flags & ~allowed or not self.irqchip:
             raise call.reject(errno.EINVAL, f"flags {flags:#x}, interrupt chip {self.irqchip or 'none'}")
         if flags & c.IRQFD_FLAG_DEASSIGN:
-            return Reply(commit=lambda: self._irqfds.discard((fd, gsi)))
-        if (fd, gsi) in self._irqfds:
-            raise call.reject(errno.EBUSY, f"eventfd {fd} is bound to interrupt {gsi}")
-        return Reply(commit=lambda: self._irqfds.add((fd, gsi)))
+            if self._irqfds.get(fd) != gsi:
+                return Reply()
+            return Reply(commit=lambda: self._irqfds.__delitem__(fd))
+        if fd in self._irqfds:
+            raise call.reject(errno.EBUSY, f"eventfd {fd} is bound to interrupt {self._irqfds[fd]}")
+        if len(self._irqfds) >= MAX_EVENTFDS:
+            raise call.reject(errno.ENOMEM, f"{MAX_EVENTFDS} eventfds are bound to interrupts")
+        return Reply(commit=lambda: self._irqfds.__setitem__(fd, gsi))
 
     def ioeventfd(self, call: Call) -> Reply:
-        """Signal an eventfd on a guest write, or stop it. EINVAL for flags or length, EEXIST, ENOENT."""
+        """Signal an eventfd on a guest write, or stop it. EINVAL for flags or length, EEXIST, ENOENT, ENOSPC."""
         match, address, length, _, flags, _ = call.argument_struct()
         known = c.IOEVENTFD_FLAG_DATAMATCH | c.IOEVENTFD_FLAG_PIO | c.IOEVENTFD_FLAG_DEASSIGN
         if flags & ~known or length not in (0, 1, 2, 4, 8) or address + length >= 1 << 64:
@@ -289,6 +298,8 @@ class Vm(Descriptor):
         if not flags & c.IOEVENTFD_FLAG_DEASSIGN:
             if key in self._eventfds:
                 raise call.reject(errno.EEXIST, f"{address:#x} has an eventfd")
+            if len(self._eventfds) >= MAX_EVENTFDS:
+                raise call.reject(errno.ENOSPC, f"{MAX_EVENTFDS} addresses have eventfds")
             return Reply(commit=lambda: self._eventfds.add(key))
         if key not in self._eventfds:
             raise call.reject(errno.ENOENT, f"{address:#x} has no eventfd")

@@ -21,7 +21,8 @@ class TdRecord:
     """One TD, from a successful KVM_TDX_INIT_VM on."""
 
     __slots__ = (
-        "asked", "attributes", "finalised", "gpaw", "interface", "kvm_copy", "kvm_filtered", "td", "vcpus", "xfam",
+        "_copied", "asked", "attributes", "finalised", "gpaw", "interface", "kvm_copy", "kvm_filtered", "td", "vcpus",
+        "xfam",
     )  # fmt: skip
 
     def __init__(
@@ -47,10 +48,16 @@ class TdRecord:
         self.gpaw = gpaw
         """Guest physical address width: 48 or 52."""
         self.td = td
-        self.kvm_copy: dict[int, tuple[Entry, ...]] = {}
-        """What KVM has of each vCPU's CPUID, by the vCPU's number."""
+        self.kvm_copy: tuple[Entry, ...] = ()
+        """What KVM has of the CPUID of the first vCPU: of the lowest number that has one."""
+        self._copied = 0
         self.vcpus = 0
         self.finalised = False
+
+    def copied(self, number: int, entries: tuple[Entry, ...]) -> None:
+        """Note what KVM has of the CPUID of vCPU `number`."""
+        if not self.kvm_copy or number <= self._copied:
+            self.kvm_copy, self._copied = entries, number
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as JSON objects; CPUID entries as the QMP commands spell them."""
@@ -67,7 +74,7 @@ class TdRecord:
             "cpuid-config": [leaf_as_json(leaf, value) for leaf, value in self.td.params.cpuid_config.items()],
             "cpuid": [leaf_as_json(leaf, registers) for leaf, registers in self.td.cpuid.items()],
             "kvm-filtered": [leaf_as_json(leaf, registers) for leaf, registers in self.kvm_filtered.items()],
-            "kvm-copy": [entry.as_json() for entry in self.kvm_copy.get(min(self.kvm_copy, default=0), ())],
+            "kvm-copy": [entry.as_json() for entry in self.kvm_copy],
             "vcpus": self.vcpus,
             "finalised": self.finalised,
         }

@@ -28,6 +28,10 @@ class Pages:
     def __len__(self) -> int:
         return self._size
 
+    def close(self) -> None:
+        """Nobody has the vCPU any more, and its descriptor's number may soon mean another file."""
+        self._descriptor = -1
+
     def __getitem__(self, index: slice) -> bytes:
         start, stop, _ = index.indices(self._size)
         return os.pread(self._descriptor, stop - start, start)
@@ -89,7 +93,9 @@ class KvmFile:
         return False
 
     def close(self) -> None:
-        """Give the memfd back."""
+        """Give the memfd back; its device may live longer."""
+        if self.pages is not None:
+            self.pages.close()
         for descriptor in (self.theirs, self.ours):
             if descriptor >= 0:
                 os.close(descriptor)

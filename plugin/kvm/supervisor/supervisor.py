@@ -133,7 +133,7 @@ class Supervisor:
             if finished.value.intercept:
                 from plugin.kvm.supervisor.tracer import Tracer  # noqa: PLC0415
 
-                self._tracer = Tracer(finished.value.cpuid, self._trace.warn)
+                self._tracer = Tracer(finished.value.cpuid, self._say_once)
         except Exception:
             self._loading = None
             self._report_failure("loading the simulation")
@@ -204,7 +204,7 @@ class Supervisor:
         try:
             new = self._loaded().kvm.open()
         except Rejected as rejected:
-            self._trace.warn(f"/dev/kvm cannot be opened: {rejected.why}")
+            self._say_once(f"/dev/kvm cannot be opened: {rejected.why}")
             self._listener.answer(call, 0, rejected.errno)
             if rejected.commit is not None:
                 rejected.commit()

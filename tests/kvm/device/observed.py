@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import mmap
+from array import array
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ def _held(thing: object) -> object:
         return [_held(value) for value in thing]
     if isinstance(thing, set):
         return frozenset(thing)
+    if isinstance(thing, array):
+        return tuple(thing)
     if isinstance(thing, mmap.mmap):
         return thing[:]
     if isinstance(thing, io.StringIO):
