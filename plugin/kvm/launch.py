@@ -168,7 +168,7 @@ def _loading(
 
     yield
     assert plugin.cpuid and plugin.tdx_module and plugin.kvm.uapi.ioctls
-    device = SimulatedKvm(simulated.module, simulated.platform, warn, dialect=dialect, faults=faults)
+    device = SimulatedKvm(simulated, warn, dialect=dialect, faults=faults)
     devices.append(device)
     gc.freeze()
     gc.enable()

@@ -118,7 +118,7 @@ def put_together(seen: Seen, warned: Warned, record: Record | None, host: TdxHos
         requested = RequestedCpuid(0, 0, to_entries(_less(asked, dropped)), to_entries(dropped))
         return Known(ConfigCpuid(0, 0, []), Choice(0, 0, {}), requested, dict(seen.has), ON_HARDWARE + silent)
     td = record.tds[-1]
-    kvm = upstream(SimulatedKvm(host.module, host.platform))
+    kvm = upstream(SimulatedKvm(host))
     table = host.module.configurable
     offered = spelled_like({Leaf(e.function, e.subleaf): e.registers for e in kvm.configurable}, table)
     tables = init_td(host.module, host.platform, TdParams(td.attributes, td.xfam, to_cpuid(td.cpuid_config)))

@@ -40,7 +40,7 @@ def predict(cpu: str, smp: str, wish: Wish, host: TdxHost) -> Report:
 
     Raises what ``negotiate`` would raise, and UsageError for what cannot be predicted.
     """
-    kvm = SimulatedKvm(host.module, host.platform)
+    kvm = SimulatedKvm(host)
     try:
         request = build(cpu_option(cpu), smp, host_of(kvm))
     except (Refused, Unpredictable) as reason:

@@ -75,7 +75,7 @@ async def requested(qemu: Path, firmware: Path, cpu: str) -> RequestedCpuid:
 def test_what_is_computed_is_what_qemu_asks_for(qemu: Path, firmware: Path, cpu: str) -> None:
     real = asyncio.run(requested(qemu, firmware, cpu))
     host = load_host(MODULE, PLATFORM)
-    ours = build(cpu_option(cpu), "1", host_of(SimulatedKvm(host.module, host.platform)))
+    ours = build(cpu_option(cpu), "1", host_of(SimulatedKvm(host)))
     assert ours.cpuid == to_cpuid(real.cpuid)
     assert ours.dropped == to_cpuid(real.dropped)
     assert (ours.attributes, ours.xfam) == (real.attributes, real.xfam)

@@ -12,7 +12,7 @@ from plugin.kvm.device.supported_cpuid import SupportedCpuid
 from plugin.kvm.device.system import System
 from plugin.kvm.dialects.commands import TdxCommands
 from plugin.kvm.dialects.upstream import UpstreamTdx
-from plugin.tdx_module import ModuleVersion, Platform
+from plugin.tdx_module import TdxHost
 from plugin.typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def _to_stderr(message: str) -> None:
 
 
 class SimulatedKvm:
-    """Answers for /dev/kvm on `platform` with TDX `module`, and remembers every TD it built.
+    """Answers for /dev/kvm on a processor on which a TDX module has started, and remembers every TD it built.
 
     `log` takes a warning, at most one for each request number that is not simulated; the default prints it on stderr.
     `dialect` is how VMMs talk to it about TDs: "upstream" or "proposal". `faults` are specifications as
@@ -33,17 +33,16 @@ class SimulatedKvm:
 
     def __init__(
         self,
-        module: ModuleVersion,
-        platform: Platform,
+        tdx_host: TdxHost,
         log: Callable[[str], None] | None = None,
         *,
         dialect: str = "upstream",
         faults: Sequence[str] = (),
     ) -> None:
-        self.module = module
+        self.module = tdx_host.module
         self.faults = tuple(faults)
-        supported = SupportedCpuid(platform)
-        self.host = KvmHost(platform, supported, self._dialect(dialect, supported), log or _to_stderr)
+        supported = SupportedCpuid(tdx_host.platform)
+        self.host = KvmHost(tdx_host.platform, supported, self._dialect(dialect, supported), log or _to_stderr)
 
     def _dialect(self, name: str, supported: SupportedCpuid) -> TdxDialect:
         tdx: type[TdxCommands] = UpstreamTdx

@@ -18,7 +18,7 @@ from plugin.kvm.uapi.capabilities import NUMBERS as CAPABILITIES
 from plugin.kvm.uapi.cpuid import Entry, entry, pack, unpack
 from plugin.kvm.uapi.ioctls import NUMBERS
 from plugin.kvm.uapi.layout import Layout
-from plugin.tdx_module import ModuleVersion, Platform, load_module, load_platform
+from plugin.tdx_module import ModuleVersion, Platform, TdxHost, load_module, load_platform
 from tests.kvm.device.observed import state
 
 BASE = 0x7F0000000000
@@ -64,7 +64,7 @@ class Vmm:
     def __init__(
         self, module: ModuleVersion, platform: Platform, dialect: str = "upstream", faults: Sequence[str] = ()
     ) -> None:
-        self._simulates = module, platform
+        self._simulates = TdxHost(module, platform)
         self._dialect = dialect
         self._faults = faults
         self.start_over()
@@ -72,7 +72,7 @@ class Vmm:
     def start_over(self) -> None:
         """Forget everything: a new process on a new host."""
         self.warnings: list[str] = []
-        self.kvm = SimulatedKvm(*self._simulates, self.warnings.append, dialect=self._dialect, faults=self._faults)
+        self.kvm = SimulatedKvm(self._simulates, self.warnings.append, dialect=self._dialect, faults=self._faults)
         self.memory = CallerMemory()
         self._used = 0
         self.devices: list[Device] = []

@@ -13,7 +13,7 @@ from plugin.kvm.dialects.faults import OPERANDS, Faults, UnknownFault, parse_bit
 from plugin.kvm.uapi import proposal as p
 from plugin.kvm.uapi import structs as s
 from plugin.kvm.uapi.cpuid import Entry, entry
-from plugin.tdx_module import ModuleVersion, Platform
+from plugin.tdx_module import ModuleVersion, Platform, TdxHost
 from tests.kvm.device.conftest import COMMANDS, Vmm
 
 DIALECTS = ["upstream", "proposal"]
@@ -133,7 +133,7 @@ def test_one_vcpu_differs_in_one_bit(host: Host) -> None:
 )  # fmt: skip
 def test_a_wrong_specification_is_quoted(text: str, module: ModuleVersion, platform: Platform) -> None:
     with pytest.raises(UnknownFault, match="--fault") as raised:
-        SimulatedKvm(module, platform, faults=[text])
+        SimulatedKvm(TdxHost(module, platform), faults=[text])
     assert text in str(raised.value)
 
 

@@ -25,7 +25,7 @@ PLATFORMS = [name for name in platform_names() if name != "native"]
 @lru_cache
 def host(module: str = "1.5.05", platform: str = "emerald-rapids") -> Host:
     found = load_host(module, platform)
-    return host_of(SimulatedKvm(found.module, found.platform))
+    return host_of(SimulatedKvm(found))
 
 
 def bit(request: Request, feature: str) -> bool:
