@@ -6,6 +6,7 @@ import os
 import sys
 
 from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM, DIALECTS, USAGE, default_host, supervise
+from plugin.kvm.say import say
 from plugin.typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,14 +42,14 @@ def main(argv: list[str]) -> int:
     if isinstance(host, int):
         return host
     if arguments.fault and (problem := _unknown_fault(arguments.fault)):
-        print(f"tdx-cpuid sim: {problem}", file=sys.stderr)
+        say(f"tdx-cpuid sim: {problem}")
         return USAGE
     conversation = None
     if arguments.record:
         try:
             conversation = os.open(arguments.record, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            print(f"tdx-cpuid sim: --record {arguments.record}: {error.strerror}", file=sys.stderr)
+            say(f"tdx-cpuid sim: --record {arguments.record}: {error.strerror}")
             return USAGE
     return supervise(
         host,
@@ -73,7 +74,7 @@ def _host(arguments: Any) -> Callable[[], TdxHost] | int:
     try:
         found = find_host(arguments.module, arguments.platform, strict=arguments.strict_platform)
     except HostRefused as error:
-        print(f"tdx-cpuid sim: {error}", file=sys.stderr)
+        say(f"tdx-cpuid sim: {error}")
         return error.status
     return lambda: found
 

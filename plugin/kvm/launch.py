@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from plugin.kvm.supervisor.spawn import Command, SeccompUnavailable, Starting
+from plugin.kvm.say import say
+from plugin.kvm.supervisor.spawn import Command, ProcUnavailable, SeccompUnavailable, Starting
 from plugin.typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # loaded while the command starts
@@ -103,22 +103,25 @@ def supervise(
 
     def warn(text: str) -> None:
         warnings.append(text)
-        print(f"tdx-cpuid sim: {text}", file=sys.stderr, flush=True)
+        say(f"tdx-cpuid sim: {text}")
 
     try:
         starting = Starting(Command(argv, env, cwd, {number: number for number in pass_fds}))
+    except ProcUnavailable as error:
+        say(f"tdx-cpuid sim: {error}")
+        return MISSING
     except OSError as error:
-        print(f"tdx-cpuid sim: cannot start a process: {error.strerror}", file=sys.stderr)
+        say(f"tdx-cpuid sim: cannot start a process: {error.strerror}")
         return MISSING
     from plugin.kvm.supervisor.supervisor import Supervisor, Trace  # noqa: PLC0415 - while the command starts
 
     try:
         child = starting.executed()
     except SeccompUnavailable as error:
-        print(f"tdx-cpuid sim: {error}", file=sys.stderr)
+        say(f"tdx-cpuid sim: {error}")
         return MISSING
     except OSError as error:
-        print(f"tdx-cpuid sim: cannot execute {error.filename}: {error.strerror}", file=sys.stderr)
+        say(f"tdx-cpuid sim: cannot execute {error.filename}: {error.strerror}")
         return MISSING
     for number in pass_fds:
         os.close(number)
@@ -227,7 +230,7 @@ def _write_record(descriptor: int, record: dict[str, Any]) -> None:
         while line:
             line = line[os.write(descriptor, line) :]
     except OSError as error:
-        print(f"tdx-cpuid sim: the record cannot be written: {error.strerror}", file=sys.stderr)
+        say(f"tdx-cpuid sim: the record cannot be written: {error.strerror}")
 
 
 def _print_ioctl(tid: int, kind: str, request: int, argument: int, outcome: str) -> None:
@@ -235,4 +238,4 @@ def _print_ioctl(tid: int, kind: str, request: int, argument: int, outcome: str)
 
     row = served_by(kind).get(request)
     name = row.name if row else f"ioctl {request:#x}"
-    print(f"tdx-cpuid sim: [{tid}] {kind}: {name}({argument:#x}) = {outcome}", file=sys.stderr, flush=True)
+    say(f"tdx-cpuid sim: [{tid}] {kind}: {name}({argument:#x}) = {outcome}")

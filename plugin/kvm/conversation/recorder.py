@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
 
 from plugin.kvm.contract import BadAddress, Device, Kvm, Memory, NewFile, Rejected, Reply, SharedPages, Wait, then
 from plugin.kvm.conversation.decode import Decoder
+from plugin.kvm.say import say
 from plugin.typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Recorder:
             self._out.write(json.dumps(line, separators=(",", ":")) + "\n")
             self._out.flush()
         except OSError as error:
-            print(f"tdx-cpuid sim: the record ends here, it cannot be written: {error.strerror}", file=sys.stderr)
+            say(f"tdx-cpuid sim: the record ends here, it cannot be written: {error.strerror}")
             self._write = lambda line: None  # type: ignore[method-assign]  # once is enough
 
 

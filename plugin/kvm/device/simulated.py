@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 
 from plugin.cpuid.leaf import Registers
@@ -12,6 +11,7 @@ from plugin.kvm.device.supported_cpuid import SupportedCpuid
 from plugin.kvm.device.system import System
 from plugin.kvm.dialects.commands import TdxCommands
 from plugin.kvm.dialects.upstream import UpstreamTdx
+from plugin.kvm.say import say
 from plugin.tdx_module import TdxHost
 from plugin.typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _to_stderr(message: str) -> None:
-    print(f"tdx-cpuid: {message}", file=sys.stderr, flush=True)
+    say(f"tdx-cpuid: {message}")
 
 
 class SimulatedKvm:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import mmap
 import os
+from binascii import crc32
 
 from plugin.kvm.supervisor.elf import Elf, NotElf
 from plugin.typing import NamedTuple
 
 CPUID = b"\x0f\xa2"
 
-_CACHE_FORMAT = b"cpuid-sites 2"  # then three lines of hexadecimal numbers, as in CpuidSites
+_CACHE_FORMAT = b"cpuid-sites 3"  # then three lines of hexadecimal numbers, as in CpuidSites, and their CRC-32
+_CACHE_LIMIT = 1 << 20  # bytes
 
 
 class CpuidSites(NamedTuple):
@@ -49,8 +51,8 @@ def find_cpuid_sites(elf: Elf) -> CpuidSites:
     return CpuidSites(elf.entry, tuple(genuine), tuple(undecided))
 
 
-def cpuid_sites_of(path: str) -> CpuidSites:
-    """Return the sites of an executable, from the cache if the very same file was examined before.
+def cpuid_sites_of(path: str, *, anew: bool = False) -> CpuidSites:
+    """Return the sites of an executable, from the cache if the very same file was examined before (not if `anew`).
 
     Raises NotElf, and OSError when the file cannot be read.
     """
@@ -59,7 +61,7 @@ def cpuid_sites_of(path: str) -> CpuidSites:
         status = os.fstat(descriptor)
         numbers = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
         cached = os.path.join(cache_directory(), "-".join(f"{number:x}" for number in numbers))
-        sites = _load(cached)
+        sites = None if anew else _load(cached)
         if sites is None:
             if status.st_size == 0:
                 raise NotElf("an empty file")
@@ -80,9 +82,13 @@ def cache_directory() -> str:
 def _load(path: str) -> CpuidSites | None:
     """Return what was remembered; None if that is nothing, or nothing sensible."""
     try:
-        with open(path, "rb") as file:
-            form, entry, genuine, undecided = file.read().splitlines()
-        if form != _CACHE_FORMAT:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # whatever it is, we do not wait for it
+        try:
+            content, _, checksum = os.read(descriptor, _CACHE_LIMIT).rpartition(b"\n")
+        finally:
+            os.close(descriptor)
+        form, entry, genuine, undecided = content.split(b"\n")
+        if form != _CACHE_FORMAT or int(checksum, 16) != crc32(content):
             return None
         return CpuidSites(int(entry, 16), _addresses(genuine), _addresses(undecided))
     except (OSError, ValueError):
@@ -97,10 +103,11 @@ def _store(path: str, sites: CpuidSites) -> None:
     """Remember the finds; a cache that cannot be written only costs time."""
     temporary = f"{path}.{os.getpid()}"
     lines = [f"{sites.entry:x}", *(" ".join(f"{site:x}" for site in found) for found in sites[1:])]
+    content = _CACHE_FORMAT + b"\n" + "\n".join(lines).encode()
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(temporary, "wb") as file:
-            file.write(_CACHE_FORMAT + b"\n" + "\n".join(lines).encode() + b"\n")
+            file.write(content + b"\n%x" % crc32(content))
         os.replace(temporary, path)
     except OSError:
         pass

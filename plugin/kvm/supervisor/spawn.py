@@ -33,6 +33,10 @@ class SeccompUnavailable(Exception):
     """This kernel or container does not let us install a filter with user notification."""
 
 
+class ProcUnavailable(Exception):
+    """There is no /proc here that shows the processes of this PID namespace."""
+
+
 class Command(NamedTuple):
     """What to execute.
 
@@ -64,7 +68,10 @@ class Starting:
 
         The command gets SIGKILL when this thread dies, cannot gain privileges, and starts with this thread's signal
         mask. The signals in WATCHED are blocked here from now on.
+
+        Raises ProcUnavailable; OSError when there can be no child.
         """
+        _look_at_proc()
         program = kvm_filter()
         candidates = _candidates(command)
         env = os.environ if command.env is None else command.env
@@ -116,6 +123,20 @@ def _receive_listener(ours: socket.socket, command: Command) -> int:
     if stage == _FILTERING:
         raise SeccompUnavailable(_explain(number))
     raise OSError(number, os.strerror(number), command.cwd if stage == _CHANGING_DIRECTORY else command.argv[0])
+
+
+def _look_at_proc() -> None:
+    """See that /proc shows this process by the number it has here. Raises ProcUnavailable."""
+    try:
+        if os.readlink("/proc/self") == str(os.getpid()):
+            return
+        why = "/proc belongs to another PID namespace"
+    except OSError as error:
+        why = f"/proc/self: {error.strerror}"
+    raise ProcUnavailable(
+        f"{why}, so the command's files cannot be seen; mount this one's (unshare --mount-proc, or mount -t proc proc "
+        "/proc)"
+    )
 
 
 def _explain(number: int) -> str:

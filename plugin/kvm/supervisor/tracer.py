@@ -77,7 +77,11 @@ class Tracer:
             sites = cpuid_sites_of(f"/proc/{process}/exe")
             if sites.genuine:
                 self._attach_threads(process)
-                self._plant(process, sites)
+                try:
+                    self._plant(process, sites)
+                except NotElf:  # what was remembered of it may be wrong
+                    sites = cpuid_sites_of(f"/proc/{process}/exe", anew=True)
+                    self._plant(process, sites)
         except NotElf as error:
             self._not_active(f"cannot tell where the program executes CPUID: {error}")
         except PermissionError:
@@ -148,12 +152,13 @@ class Tracer:
 
     def _plant(self, process: int, sites: CpuidSites) -> None:
         offset = _entry_of(process) - sites.entry
+        addresses = [site + offset for site in sites.genuine]
         memory = os.open(f"/proc/{process}/mem", os.O_RDWR | os.O_CLOEXEC)
         try:
-            for site in sites.genuine:
-                address = site + offset
-                if os.pread(memory, len(CPUID), address) != CPUID:
+            for address in addresses:
+                if not _has_cpuid(memory, address):
                     raise NotElf(f"its memory at {address:#x} differs from its file")
+            for address in addresses:
                 # Known before it can be hit: the other threads are running.
                 self._breakpoints.add(address)
                 os.pwrite(memory, _INT3, address)
@@ -180,6 +185,13 @@ class Tracer:
             "(with -cpu host: vendor, family/model/stepping, phys-bits, cache and topology) is this machine's"
         )
         self.state = Interception(active=False, why_not=why, answered=self.state.answered)
+
+
+def _has_cpuid(memory: int, address: int) -> bool:
+    try:
+        return os.pread(memory, len(CPUID), address) == CPUID
+    except (OSError, OverflowError):
+        return False
 
 
 def _status_fields(tid: int) -> dict[bytes, bytes]:

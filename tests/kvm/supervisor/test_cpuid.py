@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin.kvm.supervisor.cpuid_sites import cache_directory, cpuid_sites_of, find_cpuid_sites
+from plugin.kvm.supervisor.cpuid_sites import _store, cache_directory, cpuid_sites_of, find_cpuid_sites
 from plugin.kvm.supervisor.elf import Elf, NotElf
 from tests.kvm.supervisor.conftest import Start
 from tests.waiting import PATIENCE, gone, state, until
@@ -208,18 +208,46 @@ def test_finds_agree_with_the_disassembler(compile_c: Compile) -> None:
     assert list(find_cpuid_sites(Elf(program.read_bytes())).genuine) == expected
 
 
-def test_finds_are_remembered_and_a_damaged_memory_does_no_harm(
+def test_finds_are_remembered_and_a_damaged_memory_is_made_anew(
     compile_c: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     program = str(compile_c(ONCE))
     sites = cpuid_sites_of(program)
     (remembered,) = Path(cache_directory()).iterdir()
-    remembered.write_text(remembered.read_text().replace(f"{sites.entry:x}\n", "4711\n"))
-    assert cpuid_sites_of(program).entry == 0x4711
-    for damage in ("", "[]", "cpuid-sites 2", "cpuid-sites 2\n1\nx\n\n", "cpuid-sites 1\n1\n\n\n"):
-        remembered.write_text(damage)
+    good = remembered.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr("plugin.kvm.supervisor.cpuid_sites.find_cpuid_sites", lambda elf: pytest.fail("looked again"))
         assert cpuid_sites_of(program) == sites
+    damages = [good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :] for at in range(len(good))]
+    damages += [good[:at] for at in range(len(good))]
+    damages += [b"[]", b"cpuid-sites 2\n1\n2\n3\n", good + b"1", good * 2, b"\xff" * 100]
+    for damage in damages:
+        remembered.write_bytes(damage)
+        assert cpuid_sites_of(program) == sites
+        assert remembered.read_bytes() == good, "made anew"
+    remembered.unlink()
+    os.mkfifo(remembered)
+    assert cpuid_sites_of(program) == sites
+    assert remembered.read_bytes() == good
+    remembered.unlink()
+    remembered.mkdir()
+    assert cpuid_sites_of(program) == sites
+
+
+def test_a_memory_of_another_file_is_made_anew(
+    start: Start, compile_c: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no fault but that it is not true."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    program = compile_c(ONCE)
+    expected = start(program).end()
+    (remembered,) = Path(cache_directory()).iterdir()
+    good, sites = remembered.read_bytes(), cpuid_sites_of(str(program))
+    for wrong in ((sites.genuine[0] + 1,), ((1 << 64) - 1,), (1 << 70,), (*sites.genuine, 1)):
+        _store(str(remembered), sites._replace(genuine=wrong))
+        assert start(program).end() == expected
+        assert remembered.read_bytes() == good
 
 
 @pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n", b"\x7fELF" + bytes(100), b"\x7fELF\x02\x01" + b"\xff" * 100])

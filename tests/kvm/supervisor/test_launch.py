@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.waiting import PATIENCE
 
 CHILD = """
@@ -88,3 +90,41 @@ def test_a_record_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
     done = recorded("/dev/full", f"{sys.executable} {program}")
     assert done.returncode == 0, "the command goes on"
     assert done.stderr.count("the record ends here, it cannot be written: No space left on device") == 1
+
+
+USES = "import os, fcntl; k = os.open('/dev/kvm', 2); fcntl.ioctl(k, 0xAE01, 0); print('went on')"
+SIM = [sys.executable, "-m", "plugin.kvm.command"]
+
+
+@pytest.mark.parametrize("nowhere", ["2>/dev/full", "2>&-", ""])
+def test_a_standard_error_that_cannot_be_written_ends_nothing(nowhere: str) -> None:
+    """A full disk, none at all, and a pipe whose reader has gone."""
+    read, write = os.pipe()
+    os.close(read)
+
+    def run(*command: str) -> tuple[int, str]:
+        shell = ["sh", "-c", f'exec "$@" {nowhere}', "sh", *SIM, "--verbose", "--", *command]
+        done = subprocess.run(shell, stdout=subprocess.PIPE, stderr=write, text=True, check=False, timeout=PATIENCE)
+        return done.returncode, done.stdout
+
+    assert run(sys.executable, "-c", USES) == (0, "went on\n")
+    assert run("sh", "-c", "exit 7") == (7, "")
+    assert run("no-such-command") == (3, "")
+    os.close(write)
+
+
+UNSHARE = ["unshare", "--fork", "--pid", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+
+
+@pytest.mark.skipif(
+    subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode != 0,
+    reason="needs root or a user namespace for a PID namespace, and this system gives users none",
+)
+def test_a_proc_of_another_pid_namespace_is_said() -> None:
+    command = [*SIM, "--", sys.executable, "-c", USES]
+    done = subprocess.run([*UNSHARE, *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "/proc belongs to another PID namespace" in done.stderr
+    assert "unshare --mount-proc" in done.stderr
+    done = subprocess.run([*UNSHARE, "--mount-proc", *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "went on\n")

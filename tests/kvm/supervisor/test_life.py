@@ -97,9 +97,9 @@ def test_a_command_that_cannot_be_executed(tmp_path: Path, capfd: pytest.Capture
         assert text in run.stderr
 
 
-def test_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([])
     assert main(["--module", "1.5.5", "--", "true"]) == 2
     assert main(["--platform", "emerald", "--", "true"]) == 2
-    assert "emerald-rapids" in capsys.readouterr().err
+    assert "emerald-rapids" in capfd.readouterr().err
