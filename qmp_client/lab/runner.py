@@ -18,6 +18,7 @@ from qmp_client.lab.admission import admit
 from qmp_client.lab.letters import Agent
 from qmp_client.lab.observer import Observer
 from qmp_client.lab.parts import fingerprint
+from qmp_client.lab.printable import printable
 from qmp_client.lab.store import Accepted, Letter, Store
 from qmp_client.lab.wire import Job, Outcome, Result, State, encode
 from qmp_client.lab.worker import Answer, Order
@@ -92,7 +93,10 @@ class Runner:
     async def _run(self, accepted: Accepted) -> None:
         job, agent, store = accepted.job, self._agent, self._store
         try:
-            if accepted.attempts >= agent.config.limits.attempts:
+            if accepted.unreadable:
+                reason = f"this version cannot read the stored job, whose bytes are kept: {accepted.unreadable}"
+                result = agent.ended(job.id, Outcome.FAILED, 0, printable(reason))
+            elif accepted.attempts >= agent.config.limits.attempts:
                 reason = f"the agent ended {accepted.attempts} times while this job ran; it is not begun again"
                 result = agent.ended(job.id, Outcome.FAILED, 0, reason)
             else:

@@ -6,59 +6,34 @@ killed at any point finds on its next start what it had promised. Order is that 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
+import re
 import secrets
 import sqlite3
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from enum import Enum, auto
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from qmp_client.errors import MissingError, UsageError
-from qmp_client.lab.wire import Job, Result, encode
+from qmp_client.errors import MissingError
+from qmp_client.lab import store_file
+from qmp_client.lab.wire import NAME, Job, Result, encode
 
-VERSION = 1
+T = TypeVar("T")
 IDENTITY = "identity"
 KEPT = 1000
 """Messages that are kept after the broker took them, for a broker that loses its memory."""
 REJECTIONS_KEPT = 10_000
 
-TABLES = """
-CREATE TABLE jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    payload BLOB NOT NULL,
-    digest TEXT NOT NULL,
-    response_topic TEXT,
-    correlation BLOB,
-    attempts INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE results (job TEXT PRIMARY KEY REFERENCES jobs (id), payload BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE rejections (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    job TEXT NOT NULL,
-    digest TEXT NOT NULL,
-    reason TEXT NOT NULL
-);
-CREATE TABLE outbox (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    topic TEXT NOT NULL,
-    payload BLOB NOT NULL,
-    schema TEXT NOT NULL,
-    retain INTEGER NOT NULL,
-    expiry INTEGER NOT NULL,
-    correlation BLOB,
-    taken INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX untaken ON outbox (number) WHERE NOT taken;
-CREATE TABLE measured (pool TEXT, cpu TEXT, payload BLOB NOT NULL, PRIMARY KEY (pool, cpu)) WITHOUT ROWID;
-CREATE TABLE settings (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-"""
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError)
+"""What reading stored bytes can raise."""
+SET_ASIDE_KEPT = 100
+"""Rows and messages that nobody could use; of older ones not even the bytes are kept."""
 
 
 class Letter(NamedTuple):
@@ -85,6 +60,8 @@ class Accepted(NamedTuple):
     correlation: bytes | None
     attempts: int
     """How often it was begun before."""
+    unreadable: str = ""
+    """Why the stored bytes are no job for this version, if so; then ``job`` has its id and nothing else."""
 
 
 class Arrival(Enum):
@@ -106,21 +83,37 @@ class Store:
         Of the last ``jobs_kept`` jobs the results are kept; older ones, if they are done, are forgotten.
         """
         self._jobs_kept = jobs_kept
+        self._path = path
         with ExitStack() as opened:
-            self._lock = _lock(path)
-            opened.callback(os.close, self._lock)
+            opened.callback(os.close, store_file.lock(path))
             try:
-                self._db = opened.enter_context(closing(sqlite3.connect(path, isolation_level=None)))
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=FULL")
-                self._db.execute("PRAGMA foreign_keys=ON")
-                self._make_tables(path)
+                self._db = opened.enter_context(closing(store_file.connect(path)))
+                store_file.prepare(self._db, path)
                 self.identity = self.setting(IDENTITY) or secrets.randbits(48) + 1
                 """A number that no other file has."""
                 self.set(IDENTITY, self.identity)
+                self._open = self._without_a_result()
+                """The numbers of the jobs without a result by their ids, in the order of their acceptance."""
             except sqlite3.Error as error:
-                raise MissingError(f"{path}: {error}", hint="--state names another file") from error
+                if store_file.is_busy(error):
+                    raise store_file.StoreLocked(path) from error
+                raise MissingError(f"{path}: {error}", hint=store_file.ELSEWHERE) from error
             self._opened = opened.pop_all()
+
+    def _without_a_result(self) -> dict[str, int]:
+        """Find them once: results are large, and a search for those that are not there gets slow with their number."""
+        ended = {job for (job,) in self._db.execute("SELECT job FROM results")}
+        found: dict[str, int] = {}
+        for number, job in self._db.execute("SELECT number, id FROM jobs ORDER BY number").fetchall():
+            if job in ended:
+                continue
+            name = job
+            if not isinstance(job, str) or not re.match(NAME, job):
+                name = f"unreadable-{number}"
+                with self._transaction():
+                    self._db.execute("UPDATE jobs SET id = ? WHERE number = ?", (name, number))
+            found[name] = number
+        return found
 
     def close(self) -> None:
         """Close the file and let another agent have it."""
@@ -136,11 +129,12 @@ class Store:
             row = self._db.execute("SELECT digest FROM jobs WHERE id = ?", (job.id,)).fetchone()
             if row is not None:
                 return Arrival.KNOWN if row[0] == digest else Arrival.OTHER
-            self._db.execute(
+            number = self._db.execute(
                 "INSERT INTO jobs (id, payload, digest, response_topic, correlation) VALUES (?, ?, ?, ?, ?)",
                 (job.id, payload, digest, response_topic, correlation),
-            )
+            ).lastrowid
             self._post(letters)
+        self._open[job.id] = int(number or 0)
         return Arrival.NEW
 
     def knows(self, job: str) -> bool:
@@ -156,20 +150,27 @@ class Store:
             )
             self._post(letters)
 
-    def unfinished(self, most: int = -1) -> list[Accepted]:
+    def unfinished(self, most: int | None = None) -> list[Accepted]:
         """The jobs without a result, in the order in which they were accepted; the first ``most`` of them, or all."""
-        rows = self._db.execute(
-            "SELECT payload, response_topic, correlation, attempts FROM jobs"
-            " WHERE id NOT IN (SELECT job FROM results) ORDER BY number LIMIT ?",
-            (most,),
-        )
-        return [Accepted(msgspec.json.decode(payload, type=Job), *rest) for payload, *rest in rows]
+        return [self._accepted(name, number) for name, number in islice(self._open.items(), most)]
+
+    def _accepted(self, name: str, number: int) -> Accepted:
+        payload, topic, correlation, attempts = self._db.execute(
+            "SELECT payload, response_topic, correlation, attempts FROM jobs WHERE number = ?", (number,)
+        ).fetchone()
+        topic, correlation = _if_it_is(topic, str), _if_it_is(correlation, bytes)
+        attempts = _if_it_is(attempts, int) or 0
+        try:
+            job = msgspec.json.decode(payload, type=Job)
+        except UNREADABLE as error:
+            return Accepted(Job(id=name, cpu=""), topic, correlation, attempts, f"{error}")
+        if job.id != name:
+            return Accepted(Job(id=name, cpu=""), topic, correlation, attempts, f"they are of a job called {job.id}")
+        return Accepted(job, topic, correlation, attempts)
 
     def count_unfinished(self) -> int:
         """How many jobs have no result."""
-        return int(
-            self._db.execute("SELECT (SELECT COUNT(*) FROM jobs) - (SELECT COUNT(*) FROM results)").fetchone()[0]
-        )
+        return len(self._open)
 
     def begin(self, job: str, letters: Sequence[Letter] = ()) -> None:
         """Count another attempt at a job."""
@@ -190,28 +191,40 @@ class Store:
             self._db.execute("INSERT INTO results VALUES (?, ?)", (result.job, payload))
             if baseline is not None:
                 self._db.execute("INSERT OR REPLACE INTO measured VALUES (?, ?, ?)", (*baseline, payload))
-            self._forget()
+            self._forget(result.job)
             self._post(letters)
+        self._open.pop(result.job, None)
         return True
 
-    def _forget(self) -> None:
+    def _forget(self, ended: str) -> None:
         """Let go of jobs that were done long ago, so that the file does not grow for ever."""
-        old = self._db.execute(
-            "SELECT id FROM jobs JOIN results ON job = id WHERE number <= (SELECT MAX(number) FROM jobs) - ?",
-            (self._jobs_kept,),
-        ).fetchall()
+        old = [
+            (job,)
+            for (job,) in self._db.execute(
+                "SELECT id FROM jobs WHERE number <= (SELECT MAX(number) FROM jobs) - ?", (self._jobs_kept,)
+            )
+            if job == ended or job not in self._open
+        ]
         self._db.executemany("DELETE FROM results WHERE job = ?", old)
         self._db.executemany("DELETE FROM jobs WHERE id = ?", old)
 
     def result(self, job: str) -> bytes | None:
         """The stored result of a job."""
         row = self._db.execute("SELECT payload FROM results WHERE job = ?", (job,)).fetchone()
-        return None if row is None else bytes(row[0])
+        return None if row is None else _bytes(row[0])
 
     def measured(self, pool: str, cpu: str) -> Result | None:
         """The last measurement of a model."""
         row = self._db.execute("SELECT payload FROM measured WHERE pool = ? AND cpu = ?", (pool, cpu)).fetchone()
-        return None if row is None else msgspec.json.decode(row[0], type=Result)
+        if row is None:
+            return None
+        try:
+            return msgspec.json.decode(row[0], type=Result)
+        except UNREADABLE as error:
+            with self._transaction():
+                self._set_aside(f"the measurement of {cpu}", row[0], f"{error}")
+                self._db.execute("DELETE FROM measured WHERE pool = ? AND cpu = ?", (pool, cpu))
+            return None
 
     def post(self, letters: Sequence[Letter]) -> None:
         """Put messages into the outbox."""
@@ -224,8 +237,28 @@ class Store:
             "SELECT topic, payload, schema, expiry, retain, correlation, number FROM outbox"
             " WHERE NOT taken ORDER BY number LIMIT ?",
             (most,),
+        ).fetchall()
+        letters = []
+        for row in rows:
+            try:
+                letters.append(_letter(row))
+            except msgspec.ValidationError as error:
+                with self._transaction():
+                    self._set_aside(f"message {row[-1]}", row[1], f"{error}")
+                    self._db.execute("DELETE FROM outbox WHERE number = ?", (row[-1],))
+        return letters
+
+    def set_aside(self, letter: Letter, reason: str) -> None:
+        """Do not send a message any more, and keep it with the reason; a broker that forgets is sent it again."""
+        with self._transaction():
+            self._set_aside(letter.topic, letter.payload, reason)
+            self._db.execute("UPDATE outbox SET taken = 1 WHERE number = ?", (letter.number,))
+
+    def _set_aside(self, what: str, payload: object, reason: str) -> None:
+        self._db.execute("INSERT INTO set_aside (what, payload, reason) VALUES (?, ?, ?)", (what, payload, reason))
+        self._db.execute(
+            "DELETE FROM set_aside WHERE number <= (SELECT MAX(number) FROM set_aside) - ?", (SET_ASIDE_KEPT,)
         )
-        return [Letter(row[0], row[1], row[2], row[3], bool(row[4]), row[5], row[6]) for row in rows]
 
     def taken(self, numbers: Sequence[int]) -> int:
         """Note that the broker has these; return the number up to which it now has everything."""
@@ -250,11 +283,12 @@ class Store:
     def setting(self, name: str) -> int:
         """A number that outlives the agent; 0 until it is set."""
         row = self._db.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
-        return int(row[0]) if row else 0
+        return (_if_it_is(row[0], int) or 0) if row else 0
 
     def set(self, name: str, value: int) -> None:
         """Keep a number."""
-        self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
 
     def _post(self, letters: Sequence[Letter]) -> None:
         self._db.executemany(
@@ -262,51 +296,23 @@ class Store:
             [letter[:6] for letter in letters],
         )
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
-
-    def _make_tables(self, path: Path) -> None:
-        with self._transaction():
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                for statement in TABLES.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {VERSION}")
-            elif version != VERSION:
-                raise UsageError(
-                    f"{path} was written by another version of tdx-cpuid (format {version}, not {VERSION})",
-                    hint="run that version, or begin with another file: --state names it",
-                )
+    def _transaction(self) -> store_file.Transaction:
+        return store_file.Transaction(self._db, self._path)
 
 
-def _lock(path: Path) -> int:
-    """The descriptor of the lock beside the file; closing it lets another agent have the file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise MissingError(f"{path} cannot be made: {error.strerror}", hint="--state names another file") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise UsageError(f"another agent uses {path}", hint="give each agent its own --host") from error
-    return lock
+def _letter(row: tuple[object, ...]) -> Letter:
+    """A row of the outbox. Raises msgspec.ValidationError for one that is none."""
+    topic, payload, *rest = row
+    schema, expiry, retain, correlation, number = msgspec.convert(
+        rest, tuple[str, int, bool, bytes | None, int], strict=False
+    )
+    return Letter(msgspec.convert(topic, str), _bytes(payload), schema, expiry, retain, correlation, number)
 
 
-class _Transaction:
-    """Everything in the block, or nothing."""
+def _bytes(value: object) -> bytes:
+    """What is stored as bytes; SQLite takes anything anywhere."""
+    return value if isinstance(value, bytes) else str(value).encode()
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
 
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._db.execute("COMMIT")
-        finally:
-            if self._db.in_transaction:  # SQLite itself takes it back when the disk is full
-                self._db.execute("ROLLBACK")
+def _if_it_is(value: object, kind: type[T]) -> T | None:
+    return value if isinstance(value, kind) else None

@@ -59,16 +59,18 @@ def _observer(config: Config, store: Path) -> Observer:
 
 
 def _serve(make: Callable[[], Service], store: Path) -> None:
-    unwritten: BaseException | None = None
+    ended: BaseException | None = None
     try:
         asyncio.run(_until_told_to_stop(make))
-    except* sqlite3.Error as group:
-        unwritten = _first(group)  # what is raised here would come out as a group
-    if unwritten is not None:
+    except* Exception as group:
+        ended = _first(group)  # what is raised here would come out as a group
+    if isinstance(ended, sqlite3.Error):
         raise MissingError(
-            f"{store} cannot be written: {unwritten}",
+            f"{store} cannot be written: {ended}",
             hint="what it promised so far is stored; mend the disk and start the agent again",
-        ) from unwritten
+        ) from ended
+    if ended is not None:
+        raise ended
 
 
 async def _until_told_to_stop(make: Callable[[], Service]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import resource
 import signal
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import aiomqtt
@@ -27,6 +29,7 @@ from qmp_client.lab.wire import (
     Result,
     State,
     Status,
+    encode,
     schema_of,
 )
 from qmp_client.qemu.locate import find_qemu
@@ -37,7 +40,7 @@ from tests.waiting import PATIENCE, eventually
 REPLY = topics.reply(LAB, "me")
 
 
-def stored(agent: AgentProcess, query: str) -> list[tuple[str | int, ...]]:
+def stored(agent: AgentProcess, query: str) -> list[tuple[str | int | bytes, ...]]:
     with sqlite3.connect(f"file:{agent.state}?mode=ro", uri=True) as db:
         return list(db.execute(query))
 
@@ -367,3 +370,35 @@ def test_a_configuration_that_cannot_work_ends_the_agent(
     assert alpha.wait() == code
     assert said in alpha.log
     assert "Traceback" not in alpha.log
+
+
+async def test_a_stored_job_that_cannot_be_read_ends_as_failed_and_the_others_run(broker: Broker, agent: Start) -> None:
+    alpha = agent(limits={"jobs-at-once": 1, "attempts": 1})
+    async with listening(broker.address) as listener:
+        await online(listener)
+        await asyncio.to_thread(alpha.kill, signal.SIGTERM)
+        later = encode(Job(id="later")).replace(b"{", b'{"from-tomorrow":1,', 1)
+        with closing(sqlite3.connect(alpha.state)) as db, db:
+            insert = "INSERT INTO jobs (id, payload, digest) VALUES (?, ?, '')"
+            db.execute(insert, ("later", later))
+            db.execute(insert, ("well", encode(Job(id="well", qemu="built"))))
+        alpha.start()
+        done = await result(listener, "later")
+        assert (done.outcome, "from-tomorrow" in done.reason) == (Outcome.FAILED, True), done.reason
+        assert (await result(listener, "well")).outcome is Outcome.MEASURED
+        assert stored(alpha, "SELECT payload FROM jobs WHERE id = 'later'") == [(later,)]
+
+
+async def test_an_agent_says_who_has_its_file_locked(broker: Broker, agent: Start) -> None:
+    alpha = agent()
+    async with listening(broker.address) as listener:
+        await online(listener)
+        with closing(sqlite3.connect(alpha.state, isolation_level=None)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            await listener.submit(Job(id="one"))
+            assert await asyncio.to_thread(alpha.wait) == 3
+        assert re.search(rf"for 5 s process {os.getpid()} \(.*\) has had it locked", alpha.log), alpha.log
+        assert "Traceback" not in alpha.log
+        assert "disk" not in alpha.log
+        alpha.start()
+        assert (await result(listener, "one")).outcome is Outcome.MEASURED, "the broker still had it"

@@ -6,15 +6,19 @@ import os
 import random
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qmp_client.errors import TdxCpuidError, UsageError
-from qmp_client.lab.store import KEPT, Arrival, Letter, Store
+from qmp_client.lab import store_file
+from qmp_client.lab.store import KEPT, Accepted, Arrival, Letter, Store
 from qmp_client.lab.wire import Job, Outcome, Result, encode
 
 
@@ -57,7 +61,7 @@ def test_a_job_is_stored_once(store: Store) -> None:
     assert store.accept(a_job("one"), None, None) is Arrival.KNOWN
     assert store.accept(a_job("one", "max"), None, None) is Arrival.OTHER
     (waiting,) = store.unfinished()
-    assert waiting == (a_job("one"), "reply", b"\0\xff", 0)
+    assert waiting == Accepted(a_job("one"), "reply", b"\0\xff", 0)
 
 
 def test_the_first_result_stays(store: Store, path: Path) -> None:
@@ -148,6 +152,127 @@ def test_a_file_of_another_version_is_left_as_it_was(path: Path) -> None:
     there = {one.name for one in path.parent.iterdir()}
     assert [one for one in Path("/proc/self/fd").iterdir() if one.resolve().parent == path.parent] == []
     assert there <= {path.name, f"{path.name}.lock"}, "the database was closed, so its WAL is gone"
+
+
+def test_what_cannot_be_read_stops_nothing_and_its_bytes_are_kept(path: Path) -> None:
+    """Whatever a later version, or another program, has written into a row."""
+    store = Store(path)
+    names = ["later", "number", "bytes", "name", "well"]
+    for name in names:
+        store.accept(a_job(name), "reply", None)
+    store.post([a_letter("first"), a_letter("spoiled"), a_letter("last")])
+    store.accept(a_job("done"), None, None)
+    store.finish(a_result("done"), [], ("pool", "host"))
+    store.set("drained", 1)
+    store.close()
+    later = encode(a_job("later")).replace(b"{", b'{"from-tomorrow":1,', 1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE jobs SET payload = ? WHERE id = 'later'", (later,))
+        db.execute("UPDATE jobs SET payload = 7, attempts = 'x', response_topic = 8 WHERE id = 'number'")
+        db.execute("UPDATE jobs SET payload = ? WHERE id = 'bytes'", (b"\xff\xfe",))
+        db.execute("UPDATE jobs SET id = CAST(x'ff2f' AS TEXT) WHERE id = 'name'")
+        db.execute("UPDATE outbox SET expiry = 'never' WHERE topic = 'spoiled'")
+        db.execute("UPDATE measured SET payload = '{}'")
+        db.execute("UPDATE settings SET value = 'yes' WHERE name = 'drained'")
+    store = Store(path)
+    waiting = store.unfinished()
+    assert [one.job.id for one in waiting] == ["later", "number", "bytes", "unreadable-4", "well"]
+    assert "from-tomorrow" in waiting[0].unreadable
+    assert [bool(one.unreadable) for one in waiting] == [True, True, True, True, False]
+    assert [letter.topic for letter in store.outbox(10)] == ["first", "last"]
+    assert store.measured("pool", "host") is None
+    assert store.setting("drained") == 0
+    for one in waiting:
+        assert store.finish(a_result(one.job.id), [])
+    assert store.unfinished() == []
+    assert rows(path, "SELECT payload FROM jobs WHERE id = 'later'") == [(later,)]
+    assert [what for (what,) in rows(path, "SELECT what FROM set_aside")] == ["message 2", "the measurement of host"]
+    store.close()
+
+
+def test_the_file_is_for_its_owner_alone_whatever_the_umask(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        store = Store(path)
+        store.accept(a_job("one"), None, None)
+        for one in path.parent.iterdir():
+            one.chmod(0o644)  # as an earlier version left them, and as they are after its agent was killed
+        store.close()
+        store = Store(path)
+        store.accept(a_job("two"), None, None)
+        modes = {one.name: one.stat().st_mode & 0o777 for one in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    store.close()
+    assert {name for name in modes if not name.endswith(".lock")} == {path.name, f"{path.name}-wal", f"{path.name}-shm"}
+    assert {mode for name, mode in modes.items() if not name.endswith(".lock")} == {0o600}
+
+
+def test_a_state_file_that_is_no_file_is_left_alone() -> None:
+    with pytest.raises(TdxCpuidError, match="/dev/null is no file"):
+        store_file.connect(Path("/dev/null"))
+    assert Path("/dev/null").stat().st_mode & 0o666 == 0o666
+
+
+HOLD = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_lock_that_somebody_holds_names_them(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(path)
+    store.close()
+    monkeypatch.setattr("qmp_client.lab.store_file.PATIENCE", 0.1)
+    store = Store(path)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(store_file.StoreLocked, match=rf"process {other.pid} \(python"):
+            store.accept(a_job("one"), None, None)
+        assert other.stdin is not None
+        other.stdin.close()
+    assert store.accept(a_job("one"), None, None) is Arrival.NEW
+    store.close()
+
+
+def test_work_does_not_grow_with_what_waits_or_is_done(store: Store) -> None:
+    """Counted in SQLite's own steps, not in time: one job more costs the same among ten and among thousands."""
+
+    def steps() -> int:
+        count = 0
+
+        def step() -> int:
+            nonlocal count
+            count += 1
+            return 0
+
+        name = f"job-{next(numbers)}"
+        store._db.set_progress_handler(step, 1)
+        store.accept(a_job(name), None, None, [a_letter()])
+        store.unfinished(2)
+        store.count_unfinished()
+        store.taken([letter.number for letter in store.outbox(1)])
+        store._db.set_progress_handler(None, 1)
+        return count
+
+    numbers = count()
+    store._db.execute("PRAGMA synchronous=OFF")
+    for _ in range(KEPT + 10):
+        steps()
+    few = steps()
+    for _ in range(3000):
+        name = f"job-{next(numbers)}"
+        store.accept(a_job(name), None, None, [a_letter()])
+        if len(name) % 2:
+            store.finish(a_result(name, "x" * 1000), [])
+    steps()  # forgets what the broker has, once
+    assert steps() < 2 * few
 
 
 def test_kill_at_any_point(tmp_path: Path) -> None:
