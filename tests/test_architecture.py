@@ -27,15 +27,21 @@ def folders() -> set[str]:
     return {str(file.parent.relative_to(ROOT)) for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
 
 
+def pages() -> list[Path]:
+    return [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
 def test_every_folder_has_one_row() -> None:
     assert sorted(row for row in rows() if not row.endswith(".py")) == sorted(folders())
 
 
-@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
-def test_every_path_that_is_named_exists(page: str) -> None:
-    named = re.findall(r"`((?:plugin|qmp_client|scripts|tests|docs)/[\w./-]*)`", (ROOT / page).read_text())
-    assert named
+@pytest.mark.parametrize("page", sorted(str(page.relative_to(ROOT)) for page in pages()))
+def test_what_a_page_names_and_links_exists(page: str) -> None:
+    text = (ROOT / page).read_text()
+    named = re.findall(r"`((?:plugin|qmp_client|scripts|tests|docs)/[a-z\d_./-]*)`", text)
+    links = re.findall(r"\]\(([^):#]+)(?:#[^)]*)?\)", text)
     assert [path for path in named if not (ROOT / path).exists()] == []
+    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
 
 
 def test_no_module_is_in_a_circle() -> None:
