@@ -9,7 +9,7 @@ import os
 from plugin.kvm.contract import Device, NewFile
 
 FEW = 16
-SPARE = 24
+SPARE = 10
 """So many descriptors we keep for looking at processes: an open that we cannot look at is refused."""
 
 _F_ADD_SEALS = 1033

@@ -201,10 +201,14 @@ def _candidates(command: Command) -> list[str]:
 
 
 def _execute(candidates: Sequence[str], argv: Sequence[str], env: Mapping[str, str]) -> None:
-    """Execute the first candidate that exists. Raises OSError."""
+    """Execute the first candidate that can be, as execvp(3) does. Raises OSError."""
+    error: OSError = FileNotFoundError(errno.ENOENT, "not found")
     for path in candidates:
         try:
             os.execve(path, list(argv), env)
         except (FileNotFoundError, NotADirectoryError):
             continue
-    raise FileNotFoundError(errno.ENOENT, "not found")
+        except PermissionError as denied:
+            if os.path.exists(path):  # else it is the folder that may not be searched
+                error = denied
+    raise error

@@ -360,5 +360,7 @@ def _limit(number: int) -> str:
     limits = {
         errno.EMFILE: "; the supervisor needs one for each VM and vCPU (ulimit -Hn)",
         errno.EFBIG: "; the supervisor cannot make so large a file (ulimit -Hf)",
+        errno.EPERM: "; memfd_create(2) is denied here, perhaps by a container's seccomp profile",
+        errno.ENOSYS: "; memfd_create(2) is missing or denied here",
     }
     return limits.get(number, "")

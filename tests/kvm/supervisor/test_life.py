@@ -97,6 +97,17 @@ def test_a_command_that_cannot_be_executed(tmp_path: Path, capfd: pytest.Capture
         assert text in run.stderr
 
 
+def test_a_folder_of_the_path_that_may_not_be_searched_is_passed_over(tmp_path: Path) -> None:
+    """As a shell does: root's, in the PATH of somebody who became another user."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    (closed / "true").write_text("may not be executed")
+    command = [sys.executable, "-m", "plugin.kvm.command", "--"]
+    for name, status in (("true", 0), ("no-such-command", 3)):
+        environment = os.environ | {"PATH": f"{closed}:{os.environ['PATH']}"}
+        assert subprocess.run([*command, name], env=environment, check=False).returncode == status
+
+
 def test_usage_errors(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([])

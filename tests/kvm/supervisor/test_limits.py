@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from tests.kvm.supervisor.conftest import Start
 
 PRELUDE = "import ctypes, errno, fcntl, mmap, os, resource, signal\nkvm = os.open('/dev/kvm', os.O_RDWR)\n"
+MEMFD_CREATE = 319
 USES = [
     "os.ftruncate(vcpu, 0)",
     "os.ftruncate(vcpu, 1 << 40)",
@@ -104,6 +106,15 @@ print(fcntl.ioctl(kvm, 0xAE00))
 def test_a_soft_limit_of_the_file_size_is_no_matter(start: Start) -> None:
     status, out, end = run(start, "print(fcntl.ioctl(kvm, 0xAE01) > 0)", "ulimit -Sf 1")
     assert (status, out, end["warnings"]) == (0, "True\n", [])
+
+
+def test_a_filter_around_us_that_denies_memory_files_is_said(start: Start) -> None:
+    code = "try: os.open('/dev/kvm', os.O_RDWR)\nexcept OSError as error: print(errno.errorcode[error.errno])"
+    under = [sys.executable, "-m", "tests.kvm.supervisor.without", f"{MEMFD_CREATE}:{errno.EPERM}"]
+    status, out, end = start(sys.executable, "-c", f"import errno, os\n{code}", native=True, under=under).end()
+    assert (status, out) == (0, "EPERM\n")
+    (warning,) = end["warnings"]
+    assert warning.startswith("no descriptor for a kvm: Operation not permitted; memfd_create(2) is denied here")
 
 
 @pytest.mark.parametrize("use", USES)
