@@ -53,6 +53,7 @@ def start(work: Work, foreign: Sequence[socket.socket]) -> tuple[int, socket.soc
 
     ``foreign`` are the sockets of other workers, which this one must not keep open. Only SIGINT from the parent ends
     the worker in order: Ctrl-C does not reach it, for it has a session of its own. It dies with the parent.
+    Raises TdxCpuidError when there can be no further process.
     """
     ours, theirs = socket.socketpair()
 
@@ -65,8 +66,15 @@ def start(work: Work, foreign: Sequence[socket.socket]) -> tuple[int, socket.soc
         _serve(work, theirs)
         return 0
 
-    pid = fork(begin)
-    theirs.close()
+    try:
+        pid = fork(begin)
+    except OSError as error:
+        ours.close()
+        raise TdxCpuidError(
+            f"no process for the cells could be started: {error.strerror}", hint="--jobs says how many there are"
+        ) from error
+    finally:
+        theirs.close()
     return pid, ours
 
 

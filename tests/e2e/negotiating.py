@@ -16,6 +16,7 @@ class Negotiate:
 
     def __init__(self, qemu: Path, firmware: Path, platform: str = "emerald-rapids") -> None:
         self._given = ["--qemu", str(qemu), "--firmware", str(firmware), "--platform", platform]
+        self._given += ["--timeout", str(PATIENCE)]
 
     def __call__(self, *options: str) -> subprocess.CompletedProcess[str]:
         command = [*ENTRY, "negotiate", *self._given, *options]
