@@ -47,7 +47,9 @@ def run(request: Request) -> int:
     Raises UsageError and MissingError before anything is started, for words that are wrong and for what this machine
     lacks; a TdxCpuidError that says which step failed, with QEMU's last lines.
     """
-    criteria = _criteria(request)
+    # Wrong words are found before anything is started. These cannot be wrong, and need not wait for what judges.
+    certain = request.expect is None and request.fail_on in (None, "none")
+    criteria = None if certain else _criteria(request)
     setups, additions = ([], ()) if request.qmp_socket is not None else _setups(request)
     children = [start(setup) for setup in setups]
     from qmp_client.use_cases import negotiated  # noqa: PLC0415  QEMU starts meanwhile
@@ -58,8 +60,7 @@ def run(request: Request) -> int:
         reports = negotiated.reports(children, setups, request.form)
     for report in reports:
         report.notes[:0] = additions
-    criteria = criteria or negotiated.criteria_of(request.fail_on, None)
-    return negotiated.conclude(reports, criteria, request.form, everything=request.everything)
+    return negotiated.conclude(reports, criteria or _criteria(request), request.form, everything=request.everything)
 
 
 def _setups(request: Request) -> tuple[list[Setup], tuple[str, ...]]:
@@ -96,10 +97,7 @@ def _wish(request: Request) -> Wish:
     return understand(*words)
 
 
-def _criteria(request: Request) -> Criteria | None:
-    """Wrong words are found before anything is started. None: they cannot be wrong, and judging is loaded later."""
-    if request.expect is None and request.fail_on in (None, "none"):
-        return None
+def _criteria(request: Request) -> Criteria:
     from qmp_client.report.criteria import criteria_of  # noqa: PLC0415  for few, and QEMU waits
 
     return criteria_of(request.fail_on, request.expect)

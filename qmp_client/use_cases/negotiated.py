@@ -9,11 +9,8 @@ from qmp_client import formats
 from qmp_client.negotiation.run import attach, negotiate, negotiate_all
 from qmp_client.negotiation.setup import Setup
 from qmp_client.qemu.spawn import Child
-from qmp_client.report.criteria import criteria_of
 from qmp_client.report.model import Report
 from qmp_client.report.policy import Criteria, moved
-
-__all__ = ["attached", "conclude", "criteria_of", "reports"]
 
 
 def reports(children: Sequence[Child], setups: Sequence[Setup], form: str) -> list[Report]:
