@@ -20,6 +20,7 @@ from plugin.tdx_module.catalog import (
 )
 from plugin.tdx_module.cause import Cause
 from plugin.tdx_module.errors import BadPlatform, Mismatch, SeamcallError, UnknownName
+from plugin.tdx_module.guest import Controls
 from plugin.tdx_module.host import PlatformRefused, TdxHost, check_platform, tdx_host
 from plugin.tdx_module.init import init_td
 from plugin.tdx_module.module import ModuleVersion
@@ -31,6 +32,7 @@ __all__ = [
     "BadPlatform",
     "Bit",
     "Cause",
+    "Controls",
     "Leaf",
     "Mismatch",
     "ModuleVersion",

@@ -44,7 +44,8 @@ def captured_module(path: str, known: Callable[[str], ModuleVersion]) -> ModuleV
         xfam=(base.xfam_mask, base.xfam_fixed1),
         family_models=base.family_models,
         minimum_native_leaf=base.minimum_native_leaf,
-        ve_until=base.ve_until,
+        guest=base.guest,
+        rcx=base.rcx,
         source=f"{path}: captured, {called}; what is not configurable is as in {base.name}",
         notes=base.notes,
     )

@@ -16,7 +16,11 @@ class Cause(NamedTuple):
     ``attributes``: it follows the TD's ATTRIBUTES bit named ``detail``;
     ``module-rule``: the special case named ``detail`` computed it;
     ``dynamic``: the module computes it each time the guest executes CPUID; the stored bit means nothing;
-    ``ve``: no value; CPUID of this leaf raises #VE in the guest.
+    ``ve``: no value; CPUID of this leaf raises #VE in the guest, until it sets the TD_CTLS bit ``detail`` if there is
+    one;
+    ``paravirt``: what the TD holds is not shown to a guest that has reduced #VE and left FEATURE_PARAVIRT_CTRL bit
+    ``detail`` 0;
+    ``td-ctls``: what the TD holds is not shown because of how the guest has TD_CTLS bit ``detail``.
     """
 
     kind: str
@@ -25,8 +29,8 @@ class Cause(NamedTuple):
     def __str__(self) -> str:
         if self.kind == "xfam":
             return f"xfam[{self.detail}]"
-        if self.kind == "attributes":
-            return f"attributes.{self.detail}"
+        if self.kind in ("attributes", "paravirt", "td-ctls"):
+            return f"{self.kind}.{self.detail}"
         return f"{self.kind}: {self.detail}" if self.detail else self.kind
 
 

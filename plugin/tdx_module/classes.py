@@ -68,7 +68,7 @@ def classes_of(module: ModuleVersion, leaf: Leaf) -> tuple[BitClass, ...]:
     row = module.row_of(leaf)
     if row is None or row.ve:
         return (BitClass(VE),) * 128
-    if needed := module.ve_until.get(leaf.number):
+    if needed := module.guest.ve_until.get(leaf.number):
         return (BitClass(VE, needed),) * 128
     nothing, everything = _probes(module)
     return tuple(

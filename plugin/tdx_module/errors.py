@@ -27,9 +27,10 @@ class SeamcallError(Exception):
         return f"TDH.MNG.INIT: {statuses.describe(self.status)}: {self.why}"
 
 
-def cpuid_refused(leaf: Leaf, why: str) -> SeamcallError:
-    """Build OPERAND_INVALID(CPUID_CONFIG) with RCX = leaf | sub-leaf << 32."""
-    return SeamcallError(statuses.OPERAND_INVALID | statuses.CPUID_CONFIG, why, rcx=leaf_operand(leaf), leaf=leaf)
+def cpuid_refused(leaf: Leaf, why: str, *, names_leaf: bool = True) -> SeamcallError:
+    """Build OPERAND_INVALID(CPUID_CONFIG) with RCX = leaf | sub-leaf << 32; 0 where a version does not say it."""
+    rcx = leaf_operand(leaf) if names_leaf else 0
+    return SeamcallError(statuses.OPERAND_INVALID | statuses.CPUID_CONFIG, why, rcx=rcx, leaf=leaf)
 
 
 def leaf_operand(leaf: Leaf) -> int:

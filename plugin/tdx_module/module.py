@@ -35,6 +35,23 @@ class Row(NamedTuple):
         return self.config_direct | self.allow_direct
 
 
+class GuestRules(NamedTuple):
+    """What the CPUID instruction answers in the guest other than what the TD holds; see ``plugin.tdx_module.guest``."""
+
+    td_ctls: frozenset[str] = frozenset()
+    """Bits of TD_CTLS about CPUID that a guest can set."""
+    ve_until: Mapping[int, str] = {}
+    """Leaves that have a value and still raise #VE until the guest sets the named TD_CTLS bit."""
+    gated: Mapping[str, tuple[Bit, ...]] = {}
+    """Bits of TDCS.FEATURE_PARAVIRT_CTRL, and the CPUID bits that each gives back to a guest with REDUCE_VE."""
+    on_before: tuple[Bit, ...] = ()
+    """CPUID bits that read 1, whatever the TD holds, until the guest sets REDUCE_VE."""
+    native: Mapping[Leaf, Registers] = {}
+    """Bits that are the processor's own for a guest with REDUCE_VE."""
+    faulting: Mapping[int, str] = {}
+    """Leaves without a value that raise #VE while the guest sees the feature of that FEATURE_PARAVIRT_CTRL bit."""
+
+
 class ModuleVersion:
     """One version of the TDX module: its CPUID table, what it supports, and which special rules it has."""
 
@@ -49,7 +66,8 @@ class ModuleVersion:
         xfam: tuple[int, int],
         family_models: tuple[int, ...],
         minimum_native_leaf: int,
-        ve_until: Mapping[int, str],
+        guest: GuestRules,
+        rcx: frozenset[str],
         source: str,
         notes: tuple[str, ...],
     ) -> None:
@@ -65,8 +83,10 @@ class ModuleVersion:
         self.family_models = family_models
         """Family/model/latest stepping (leaf 1 EAX) a migratable TD may have, newest first."""
         self.minimum_native_leaf = minimum_native_leaf
-        self.ve_until = ve_until
-        """Leaves that have a value and still raise #VE until the guest sets the named TD_CTLS bit (ve-reduction)."""
+        self.guest = guest
+        """What a guest changes of what its CPUID instruction answers."""
+        self.rcx = rcx
+        """The special rules whose refusals leave the leaf in RCX, as the table's own do."""
         self.source = source
         """Where the facts are from; empty for a version that the project's reference material came with."""
         self.notes = notes

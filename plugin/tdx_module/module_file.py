@@ -6,7 +6,7 @@ import os
 
 from plugin.cpuid import ZERO, Bit, Leaf, Registers
 from plugin.tdx_module.json_file import read_json
-from plugin.tdx_module.module import ModuleVersion, Row
+from plugin.tdx_module.module import GuestRules, ModuleVersion, Row
 from plugin.typing import Any
 
 
@@ -68,7 +68,19 @@ def _module(data: dict[str, Any]) -> ModuleVersion:
         xfam=(int(xfam["supported"], 16), int(xfam["fixed1"], 16)),
         family_models=tuple(int(text, 16) for text in data.get("family_models", ())),
         minimum_native_leaf=data["minimum_native_leaf"],
-        ve_until={int(leaf, 16): bit for leaf, bit in data.get("ve_until", {}).items()},
+        guest=_guest(data.get("guest", {})),
+        rcx=frozenset(data.get("rcx", ())),
         source=data.get("source", ""),
         notes=tuple(data["notes"]),
+    )
+
+
+def _guest(data: dict[str, Any]) -> GuestRules:
+    return GuestRules(
+        frozenset(data.get("td_ctls", ())),
+        {int(leaf, 16): bit for leaf, bit in data.get("ve_until", {}).items()},
+        {gate: tuple([_bit(text) for text in bits]) for gate, bits in data.get("gated", {}).items()},
+        tuple([_bit(text) for text in data.get("on_before", ())]),
+        {Leaf.parse(leaf): _registers(words) for leaf, words in data.get("native", {}).items()},
+        {int(leaf, 16): gate for leaf, gate in data.get("faulting", {}).items()},
     )

@@ -1,4 +1,7 @@
-"""Names of ATTRIBUTES and XFAM bits, and which XFAM bits need which (TDX module ABI, SDM volume 1 chapter 13)."""
+"""Names of ATTRIBUTES, XFAM and FEATURE_PARAVIRT_CTRL bits, and which XFAM bits need which.
+
+From the TDX module ABI and the SDM, volume 1 chapter 13.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,22 @@ XFAM: Mapping[int, str] = {
     17: "AMX_TILECFG",
     18: "AMX_TILEDATA",
 }
+
+FEATURE_PARAVIRT_CTRL = (
+    "core-capabilities",
+    "dca",
+    "est",
+    "mca",
+    "mtrr",
+    "pconfig",
+    "rdt-a",
+    "rdt-m",
+    "acpi",
+    "tm2",
+    "tme",
+    "tsc-deadline",
+)
+"""TDCS.FEATURE_PARAVIRT_CTRL from bit 0 on: features that a guest with TD_CTLS.REDUCE_VE can have back."""
 
 DEBUG = 1 << 0
 LASS = 1 << 27

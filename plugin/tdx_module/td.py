@@ -9,9 +9,10 @@ from plugin.cpuid import REGISTERS, Bit, Leaf, Register, Registers
 from plugin.tdx_module import xsave
 from plugin.tdx_module.cause import VE, Cause
 from plugin.tdx_module.draft import Draft
+from plugin.tdx_module.guest import Answer, Controls, answer, settled
 from plugin.tdx_module.module import ModuleVersion
 from plugin.tdx_module.platform import Platform
-from plugin.tdx_module.rules.table import execution_rules
+from plugin.tdx_module.rules.asking import ENUM_TOPOLOGY
 from plugin.typing import NamedTuple
 
 CPUID_EXIT = 10
@@ -35,16 +36,19 @@ class VcpuState(NamedTuple):
     """What CPUID in the guest depends on, besides the TD."""
 
     apic_id: int = 0
+    """The x2APIC id that TDH.VP.INIT was given; seen by a guest with ENUM_TOPOLOGY."""
+    vcpu_index: int = 0
+    """The vCPU's number in the TD: its APIC id for a guest without."""
     osxsave: bool = True
     pke: bool = False
     xcr0: int = 0x3
     xss: int = 0
     tsx_cpuid_clear: bool = False
     long_mode: bool = True
-    enumerates_topology: bool = True
-    """TD_CTLS.ENUM_TOPOLOGY: off, leaves 0xB and 0x1F raise #VE."""
-    td_ctls: frozenset[str] = frozenset()
-    """TD_CTLS bits that the guest has set: REDUCE_VE, VIRT_CPUID2."""
+    controls: Controls = Controls()
+    """What the guest has set; see :func:`~plugin.tdx_module.guest.settled`."""
+    user_mode: bool = False
+    """A program asks, not the guest's kernel."""
 
 
 class VirtualizationException(NamedTuple):
@@ -69,7 +73,6 @@ class Td:
         self.platform = platform
         self.params = params
         self._drafts = drafts
-        self._execution_rules = execution_rules(module)
 
     def _draft_of(self, leaf: Leaf) -> Draft | None:
         row = self.module.row_of(leaf)
@@ -99,36 +102,42 @@ class Td:
         draft = self._draft_of(leaf)
         return (VE,) * 32 if draft is None else draft.causes(register)
 
+    @cached_property
+    def native(self) -> Mapping[Leaf, Registers]:
+        """The processor's values as the module samples them, where a guest's controls can bring them back."""
+        rows = {leaf: self.module.rows[leaf] for leaf in self.module.guest.native}
+        return {
+            leaf: self.platform.native_leaf(leaf).without(row.fixed0_or_dynamic) | row.fixed1
+            for leaf, row in rows.items()
+        }
+
+    def seen(self, leaf: Leaf, controls: Controls) -> Answer:
+        """Answer CPUID of the guest's kernel but for what depends on the moment: such bits are as they are stored."""
+        return answer(self.module, self.cpuid, self.native, settled(self.module.guest, controls), leaf)
+
     def execute(self, leaf: int, subleaf: int, vcpu: VcpuState) -> Registers | VirtualizationException:
         """Answer CPUID as a vCPU of this TD sees it: the stored value with its dynamic parts, or #VE.
 
         A leaf above the maximum of the basic or extended range is treated as the highest basic leaf; 0x40000000 to
         0x4fffffff always raise #VE.
         """
-        asked = leaf
-        if not 0x40000000 <= leaf <= 0x4FFFFFFF and (
-            leaf > self.platform.maximum_extended_leaf or self.module.maximum_leaf < leaf < 0x80000000
-        ):
-            leaf = self.module.maximum_leaf
-        stored = self.read(Leaf(leaf, subleaf))
-        if stored is None:
-            answer = self._unless_ve(leaf, subleaf, vcpu)
-            return VirtualizationException(asked, subleaf) if answer is None else answer
-        needed = self.module.ve_until.get(leaf)
-        if (needed and needed not in vcpu.td_ctls) or (leaf in (0xB, 0x1F) and not vcpu.enumerates_topology):
-            return VirtualizationException(asked, subleaf)
-        return self._with_dynamic(leaf, subleaf, stored, vcpu)
+        controls = settled(self.module.guest, vcpu.controls)
+        forced = controls.user_ve if vcpu.user_mode else controls.supervisor_ve
+        kernels = controls._replace(supervisor_ve=forced)
+        found = answer(self.module, self.cpuid, self.native, kernels, Leaf(leaf, subleaf), apic_id=vcpu.apic_id)
+        if found.registers is None:
+            return VirtualizationException(leaf, subleaf)
+        if self.read(Leaf(leaf, subleaf)) is None:
+            return found.registers
+        return self._with_dynamic(leaf, subleaf, found.registers, vcpu, enumerated=ENUM_TOPOLOGY in controls.td_ctls)
 
-    def _unless_ve(self, leaf: int, subleaf: int, vcpu: VcpuState) -> Registers | None:
-        answers = (rule.answer(self.cpuid, leaf, subleaf, vcpu.td_ctls, vcpu.apic_id) for rule in self._execution_rules)
-        return next((answer for answer in answers if answer is not None), None)
-
-    def _with_dynamic(self, leaf: int, subleaf: int, stored: Registers, vcpu: VcpuState) -> Registers:
+    def _with_dynamic(
+        self, leaf: int, subleaf: int, stored: Registers, vcpu: VcpuState, *, enumerated: bool
+    ) -> Registers:
         eax, ebx, ecx, edx = stored
-        for rule in self._execution_rules:
-            edx |= rule.always_on(Leaf(leaf, subleaf), vcpu.td_ctls)
         if leaf == 0x1:
-            ebx = ebx & 0x00FFFFFF | (vcpu.apic_id & 0xFF) << 24
+            apic_id = vcpu.apic_id if enumerated else vcpu.vcpu_index
+            ebx = ebx & 0x00FFFFFF | (apic_id & 0xFF) << 24
             ecx = ecx & ~(1 << 27) | vcpu.osxsave << 27
         elif leaf == 0x7 and subleaf == 0:
             ecx = ecx & ~(1 << 4) | vcpu.pke << 4

@@ -55,7 +55,7 @@ class ModuleJudge:
 
     def ve_until(self, leaf: Leaf) -> str:
         """What the tables say about #VE reduction."""
-        return self._module.ve_until.get(leaf.number, "")
+        return self._module.guest.ve_until.get(leaf.number, "")
 
     def cause(self, bit: Bit, evidence: Evidence) -> str:
         """The cause of a bit's value in the TD."""

@@ -167,7 +167,8 @@ class TestGuarantees:
             xfam=(base.xfam_mask, base.xfam_fixed1),
             family_models=base.family_models,
             minimum_native_leaf=base.minimum_native_leaf,
-            ve_until=base.ve_until,
+            guest=base.guest,
+            rcx=base.rcx,
             source="",
             notes=(),
         )

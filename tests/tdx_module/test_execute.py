@@ -6,6 +6,7 @@ import pytest
 
 from plugin.cpuid import Leaf, Registers
 from plugin.tdx_module import (
+    Controls,
     ModuleVersion,
     Platform,
     Td,
@@ -23,17 +24,21 @@ def td(module: ModuleVersion, platform: Platform) -> Td:
     return init_td(module, platform, TdParams(0, module.xfam_supported(platform), tsx))
 
 
-def run(td: Td, leaf: int, subleaf: int = 0, vcpu: VcpuState | None = None) -> Registers:
-    answer = td.execute(leaf, subleaf, vcpu or VcpuState())
+ENUMERATES = VcpuState(controls=Controls(frozenset({"ENUM_TOPOLOGY"})))
+
+
+def run(td: Td, leaf: int, subleaf: int = 0, vcpu: VcpuState = ENUMERATES) -> Registers:
+    answer = td.execute(leaf, subleaf, vcpu)
     assert isinstance(answer, Registers)
     return answer
 
 
 def test_apic_id(td: Td) -> None:
-    vcpu = VcpuState(apic_id=0x105)
+    vcpu = ENUMERATES._replace(apic_id=0x105, vcpu_index=0x207)
     assert run(td, 1, 0, vcpu).ebx >> 24 == 0x05
     assert run(td, 0xB, 0, vcpu).edx == 0x105
     assert run(td, 0x1F, 1, vcpu).edx == 0x105
+    assert run(td, 1, 0, vcpu._replace(controls=Controls())).ebx >> 24 == 0x07
 
 
 def test_control_register_bits(td: Td) -> None:
@@ -93,7 +98,7 @@ def test_above_the_maximum_is_the_highest_basic_leaf(td: Td) -> None:
 
 
 def test_topology_enumeration_can_be_off(td: Td) -> None:
-    vcpu = VcpuState(enumerates_topology=False)
+    vcpu = VcpuState()
     assert td.execute(0xB, 0, vcpu) == VirtualizationException(0xB, 0)
     assert td.execute(0x1F, 0, vcpu) == VirtualizationException(0x1F, 0)
 
@@ -102,3 +107,26 @@ def test_1_0_has_a_lower_maximum(platform: Platform) -> None:
     first = load_module("1.0")
     td = init_td(first, platform, TdParams(0, 3, {}))
     assert run(td, 0x23, 0) == td.read(Leaf(0x21, 0))
+
+
+def test_a_guest_can_force_ve_for_its_kernel_and_its_programs(td: Td) -> None:
+    for controls, modes in (
+        (Controls(), []),
+        (Controls(supervisor_ve=True), [False]),
+        (Controls(user_ve=True), [True]),
+        (Controls(supervisor_ve=True, user_ve=True), [False, True]),
+    ):
+        raising = [
+            user
+            for user in (False, True)
+            if isinstance(td.execute(0, 0, VcpuState(controls=controls, user_mode=user)), VirtualizationException)
+        ]
+        assert raising == modes
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.5.01"])
+def test_an_older_module_enumerates_no_topology(version: str, platform: Platform) -> None:
+    td = init_td(load_module(version), platform, TdParams(0, 3, {}))
+    for leaf in (0xB, 0x1F):
+        assert td.execute(leaf, 0, ENUMERATES) == VirtualizationException(leaf, 0)
+    assert run(td, 1, 0, ENUMERATES._replace(apic_id=9, vcpu_index=4)).ebx >> 24 == 4

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from plugin.cpuid import ZERO, Bit, Leaf, Registers
+from plugin.cpuid import ALL, ZERO, Bit, Leaf, Registers
 from plugin.tdx_module import (
+    Controls,
     ModuleVersion,
     Platform,
     SeamcallError,
@@ -22,7 +23,30 @@ from plugin.tdx_module import (
 
 MALFORMED = 0xC000090400000000
 PERFMON = 1 << 63
-REDUCED = VcpuState(apic_id=0x42, td_ctls=frozenset({"REDUCE_VE"}))
+GATED = [
+    ("0x1 ecx 7", "est"),
+    ("0x1 ecx 8", "tm2"),
+    ("0x1 ecx 18", "dca"),
+    ("0x1 ecx 24", "tsc-deadline"),
+    ("0x1 edx 7", "mca"),
+    ("0x1 edx 12", "mtrr"),
+    ("0x1 edx 14", "mca"),
+    ("0x1 edx 22", "acpi"),
+    ("0x7.0 ebx 12", "rdt-m"),
+    ("0x7.0 ebx 15", "rdt-a"),
+    ("0x7.0 ecx 13", "tme"),
+    ("0x7.0 edx 18", "pconfig"),
+    ("0x7.0 edx 30", "core-capabilities"),
+]
+"""Bits that a guest with REDUCE_VE sees only where it wants the feature: CPUID's place, FEATURE_PARAVIRT_CTRL's bit."""
+ALWAYS_ON = ("0x1 edx 7", "0x1 edx 12", "0x1 edx 14", "0x7.0 edx 30")
+"""Those that read 1 for a guest without."""
+REDUCED = VcpuState(apic_id=0x42, controls=Controls(frozenset({"REDUCE_VE"})))
+
+
+def wanting(*features: str) -> VcpuState:
+    """A guest that has reduced #VE and wants features back."""
+    return VcpuState(controls=Controls(frozenset({"REDUCE_VE"}), frozenset(features)))
 
 
 @pytest.fixture(params=["1.5.34", "2.0.18"])
@@ -53,13 +77,14 @@ class TestTopologyLevels:
         made = td(newer, platform, topology((1, 2, 1), (4, 16, 2), (6, 64, 5)))
         assert value(made, Leaf(0xB, 0)) == (1, 2, 0x100, 0)
         assert value(made, Leaf(0xB, 1)) == (6, 64, 0x201, 0)
-        assert value(made, Leaf(0xB, 2)) == ZERO
+        assert value(made, Leaf(0xB, 2)) == (0, 0, 2, 0)
         assert str(made.cause(Bit(Leaf(0xB, 1), "eax", 1))) == "module-rule: topology-levels"
 
     def test_without_an_smt_level_the_core_level_is_the_first(self, newer: ModuleVersion, platform: Platform) -> None:
         made = td(newer, platform, topology((4, 16, 2)))
         assert value(made, Leaf(0xB, 0)) == (4, 16, 0x200, 0)
-        assert value(made, Leaf(0xB, 1)) == value(made, Leaf(0xB, 2)) == ZERO
+        assert value(made, Leaf(0xB, 1)) == (0, 0, 1, 0)
+        assert value(made, Leaf(0xB, 2)) == (0, 0, 2, 0)
 
     def test_all_zero_means_the_platforms(self, newer: ModuleVersion, platform: Platform) -> None:
         made = td(newer, platform)
@@ -120,10 +145,24 @@ class TestVeReduction:
         assert made.execute(leaf, 0, VcpuState()) == VirtualizationException(leaf, 0)
         assert made.execute(leaf, 0, REDUCED) == value(made, Leaf(leaf)) != ZERO
 
-    def test_leaf_2_has_a_switch_of_its_own(self, newer: ModuleVersion, platform: Platform) -> None:
+    @pytest.mark.parametrize("control", ["REDUCE_VE", "VIRT_CPUID2"])
+    def test_leaf_2_has_a_switch_of_its_own(self, newer: ModuleVersion, platform: Platform, control: str) -> None:
         made = td(newer, platform)
-        assert made.execute(2, 0, REDUCED) == VirtualizationException(2, 0)
-        assert made.execute(2, 0, VcpuState(td_ctls=frozenset({"VIRT_CPUID2"}))) == (0xFEFF01, 0, 0, 0)
+        assert made.execute(2, 0, VcpuState()) == VirtualizationException(2, 0)
+        assert made.execute(2, 0, VcpuState(controls=Controls(frozenset({control})))) == (0xFEFF01, 0, 0, 0)
+
+    @pytest.mark.parametrize("control", ["REDUCE_VE", "ENUM_TOPOLOGY"])
+    def test_so_has_the_topology(self, newer: ModuleVersion, platform: Platform, control: str) -> None:
+        made = td(newer, platform, topology((1, 2, 1), (4, 16, 2)))
+        vcpu = VcpuState(apic_id=0x42, vcpu_index=7, controls=Controls(frozenset({control})))
+        assert made.execute(0xB, 0, VcpuState()) == VirtualizationException(0xB, 0)
+        assert made.execute(0xB, 1, vcpu) == (4, 16, 0x201, 0x42)
+        assert made.execute(0xB, 2, vcpu) == (0, 0, 2, 0x42)
+        third = made.execute(0xB, 3, vcpu)
+        assert third == (Registers(ecx=3, edx=0x42) if control == "REDUCE_VE" else VirtualizationException(0xB, 3))
+        leaf_1 = made.execute(1, 0, vcpu)
+        assert isinstance(leaf_1, Registers)
+        assert leaf_1.ebx >> 24 == 0x42
 
     @pytest.mark.parametrize("leaf", [0x9, 0xC, 0xF, 0x10, 0x16, 0x17, 0x1B, 0x80000003, 0x80000005])
     def test_leaves_without_a_value_are_zero(self, newer: ModuleVersion, platform: Platform, leaf: int) -> None:
@@ -135,32 +174,86 @@ class TestVeReduction:
         assert td(newer, platform).execute(0x1F, 9, REDUCED) == Registers(ecx=9, edx=0x42)
 
     @pytest.mark.parametrize(
-        ("leaf", "config"),
-        [(0x9, {Leaf(1): Registers(ecx=1 << 18)}), (0xF, {Leaf(7, 0): Registers(ebx=1 << 12)})],
+        ("leaf", "config", "feature"),
+        [
+            (0x9, {Leaf(1): Registers(ecx=1 << 18)}, "dca"),
+            (0xF, {Leaf(7, 0): Registers(ebx=1 << 12)}, "rdt-m"),
+            (0x10, {Leaf(7, 0): Registers(ebx=1 << 15)}, "rdt-a"),
+            (0x1B, {Leaf(7, 0): Registers(edx=1 << 18)}, "pconfig"),
+        ],
     )
-    def test_not_for_a_feature_the_td_has(
-        self, newer: ModuleVersion, platform: Platform, leaf: int, config: dict[Leaf, Registers]
+    def test_a_leaf_of_a_feature_that_the_guest_wants_goes_on_raising_ve(
+        self, newer: ModuleVersion, platform: Platform, leaf: int, config: dict[Leaf, Registers], feature: str
     ) -> None:
-        assert td(newer, platform, config).execute(leaf, 0, REDUCED) == VirtualizationException(leaf, 0)
+        there = platform.native_leaf(next(iter(config))) & next(iter(config.values())) != ZERO
+        made = td(newer, platform, config)
+        assert made.execute(leaf, 0, REDUCED) == ZERO
+        wanted = made.execute(leaf, 0, wanting(feature))
+        assert wanted == (VirtualizationException(leaf, 0) if there else ZERO)
+        assert td(newer, platform).execute(leaf, 0, wanting(feature)) == ZERO
 
     def test_paravirtual_leaves_raise_ve_for_ever(self, newer: ModuleVersion, platform: Platform) -> None:
         assert td(newer, platform).execute(0x40000000, 0, REDUCED) == VirtualizationException(0x40000000, 0)
 
-    def test_what_was_configured_shows_only_then(self, newer: ModuleVersion, platform: Platform) -> None:
-        made = td(newer, platform)
-        always = 1 << 7 | 1 << 12 | 1 << 14
-        assert value(made, Leaf(1)).edx & always == 0
-        before, after = made.execute(1, 0, VcpuState()), made.execute(1, 0, REDUCED)
-        assert isinstance(before, Registers)
-        assert isinstance(after, Registers)
-        assert (before.edx & always, after.edx & always) == (always, 0)
-        core = made.execute(7, 0, VcpuState())
-        assert isinstance(core, Registers)
-        assert core.edx >> 30 & 1
-        assert made.execute(7, 0, REDUCED) == value(made, Leaf(7, 0))
-        sub_leaf = made.execute(7, 2, VcpuState())
+    @pytest.mark.parametrize(("place", "feature"), GATED)
+    def test_a_gated_bit(self, newer: ModuleVersion, platform: Platform, place: str, feature: str) -> None:
+        """Off: 0 whatever is configured. On: what is configured. Without REDUCE_VE: that, or 1 for four of them."""
+        name, register, position = place.split()
+        bit = Bit(Leaf.parse(name), register, int(position))  # type: ignore[arg-type]
+        everything = Platform("all bits", "", {**platform.native, bit.leaf: ALL}, tsx_ctrl=True)
+        mask = ZERO.with_(bit.register, 1 << bit.position)
+        configurable = newer.configurable[bit.leaf] & mask != ZERO
+        always = place in ALWAYS_ON
+        for configured in (True, False) if configurable else (False,):
+            made = td(newer, everything, {bit.leaf: mask} if configured else {})
+            held = bit.of(made.cpuid)
+
+            def seen(vcpu: VcpuState, made: Td = made) -> int | None:
+                answer = made.execute(bit.leaf.number, bit.leaf.subleaf or 0, vcpu)
+                assert isinstance(answer, Registers)
+                return bit.of({bit.leaf: answer})
+
+            assert seen(REDUCED) == 0
+            assert seen(wanting(feature)) == held
+            others = sorted(newer.guest.gated.keys() - {feature})
+            assert seen(wanting(*others)) == 0
+            assert seen(VcpuState()) == (1 if always else held)
+            without_reduction = VcpuState(controls=Controls(frozenset({"ENUM_TOPOLOGY"}), frozenset({feature})))
+            assert seen(without_reduction) == (1 if always else held)
+        assert place in {f"{one.leaf} {one.register} {one.position}" for one in newer.guest.gated[feature]}
+
+    def test_no_more_bits_are_gated(self, newer: ModuleVersion) -> None:
+        assert sum(map(len, newer.guest.gated.values())) == len(GATED)
+
+    def test_a_sub_leaf_has_bits_of_its_own(self, newer: ModuleVersion, platform: Platform) -> None:
+        sub_leaf = td(newer, platform).execute(7, 2, VcpuState())
         assert isinstance(sub_leaf, Registers)
         assert sub_leaf.edx >> 30 & 1 == 0
+
+    def test_caches_are_the_processors_but_for_two_fields(self, newer: ModuleVersion, platform: Platform) -> None:
+        """EAX[25:14] and EAX[31:26] are as they were configured; sub-leaf 4 and the next are zero."""
+        configured = Registers(0xFD0FC1E1, 0x01C0003F | 0xFFFFF000, 0x1234, 0x5)
+        made = td(newer, platform, {Leaf(4, 0): configured & newer.configurable[Leaf(4, 0)]})
+        held = value(made, Leaf(4, 0))
+        native = platform.native_leaf(Leaf(4, 0))
+        assert made.execute(4, 0, VcpuState()) == held
+        assert made.execute(4, 0, REDUCED) == (
+            native.eax & 0x00003FFF | held.eax & 0xFFFFC000,
+            native.ebx,
+            native.ecx,
+            native.edx & 0x7,
+        )
+        assert held.eax & 0xFFFFC000 == configured.eax & 0xFFFFC000
+        assert made.execute(4, 4, REDUCED) == made.execute(4, 5, REDUCED) == ZERO
+
+    def test_the_brand_string(self, newer: ModuleVersion, platform: Platform) -> None:
+        made = td(newer, platform)
+        text = b""
+        for leaf in (0x80000002, 0x80000003, 0x80000004):
+            answer = made.execute(leaf, 0, REDUCED)
+            assert isinstance(answer, Registers)
+            text += b"".join(word.to_bytes(4, "little") for word in answer)
+        assert text.rstrip(b"\0") == b"Intel TDX   "
 
     def test_an_older_module_has_no_such_thing(self, platform: Platform) -> None:
         made = td(load_module("1.5.05"), platform)

@@ -331,3 +331,41 @@ class TestTopology:
         assert made.read(Leaf(0x1F, 0)) is None
         assert made.read(Leaf(0xB, 0)) is None
         assert cause(made, Leaf(0x1F, 0), "eax", 0) == "ve"
+
+
+@pytest.mark.parametrize(
+    ("version", "config", "attributes", "status", "rcx"),
+    [
+        # A bit that nobody may set: every version names leaf and sub-leaf.
+        ("1.0.3", {LEAF7: Registers(ebx=1)}, 0, CPUID_CONFIG_REFUSED, 0x7),
+        ("1.5.01", {Leaf(7, 2): Registers(eax=1)}, 0, CPUID_CONFIG_REFUSED, 0x2_00000007),
+        ("2.0.18", {LEAF1: Registers(ecx=1 << 5)}, 0, CPUID_CONFIG_REFUSED, 0xFFFFFFFF_00000001),
+        # Family, model and stepping.
+        ("1.5.01", {LEAF1: Registers(eax=0x12345)}, 0, CPUID_CONFIG_REFUSED, 0xFFFFFFFF_00000001),
+        ("2.0.18", {LEAF1: Registers(eax=0x12345)}, MIGRATABLE, CPUID_CONFIG_REFUSED, 0xFFFFFFFF_00000001),
+        # HLE without RTM: 1.5.05 is the first of the published sources that says where.
+        ("1.0.3", {LEAF7: Registers(ebx=1 << 4)}, 0, CPUID_CONFIG_REFUSED, 0),
+        ("1.5.01", {LEAF7: Registers(ebx=1 << 4)}, 0, CPUID_CONFIG_REFUSED, 0),
+        ("1.5.05", {LEAF7: Registers(ebx=1 << 4)}, 0, CPUID_CONFIG_REFUSED, 0x7),
+        ("1.5.34", {LEAF7: Registers(ebx=1 << 11)}, 0, CPUID_CONFIG_REFUSED, 0x7),
+        ("2.0.18", {LEAF7: Registers(ebx=1 << 11)}, 0, CPUID_CONFIG_REFUSED, 0x7),
+        # A malformed topology, and what is not about CPUID: no version does.
+        ("1.5.05", {Leaf(0x1F, 0): Registers(ecx=0x600)}, 0, 0xC000_0904_0000_0000, 0),
+        ("2.0.18", {Leaf(0x1F, 0): Registers(ecx=0x600)}, 0, 0xC000_0904_0000_0000, 0),
+        ("2.0.18", {}, 1 << 5, OPERAND_INVALID | 64, 0),
+    ],
+)
+def test_which_refusals_carry_rcx(
+    version: str, config: dict[Leaf, Registers], attributes: int, status: int, rcx: int, platform: Platform
+) -> None:
+    with pytest.raises(SeamcallError) as caught:
+        td(load_module(version), platform, config, attributes=attributes, xfam=X87_SSE)
+    assert (hex(caught.value.status), hex(caught.value.rcx)) == (hex(status), hex(rcx))
+
+
+@pytest.mark.parametrize("version", ["1.5.01", "1.5.05", "2.0.18"])
+def test_tsx_without_its_msr_carries_no_rcx(version: str, platform: Platform) -> None:
+    without = Platform("no IA32_TSX_CTRL", "", platform.native, tsx_ctrl=False)
+    with pytest.raises(SeamcallError) as caught:
+        td(load_module(version), without, {LEAF7: Registers(ebx=1 << 4 | 1 << 11)}, xfam=X87_SSE)
+    assert (caught.value.status, caught.value.rcx) == (0xC0000921_0000010A, 0)

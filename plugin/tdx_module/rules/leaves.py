@@ -26,12 +26,14 @@ def family_model(setup: Setup, draft: Draft) -> None:
                 draft.leaf,
                 f"family/model/stepping {wanted:#x} (leaf 1 EAX) is not one that a migratable TD may have on a "
                 f"{platform:#x} processor with TDX module {setup.module.name}",
+                names_leaf="family/model" in setup.module.rcx,
             )
     elif wanted != platform:
         raise cpuid_refused(
             draft.leaf,
             f"family/model/stepping {wanted:#x} (leaf 1 EAX) is neither 0 nor the platform's {platform:#x}, and the "
             "TD is not migratable",
+            names_leaf="family/model" in setup.module.rcx,
         )
 
 
@@ -70,11 +72,10 @@ def tsx(setup: Setup, draft: Draft) -> None:
         return
     hle, rtm = draft.get(EBX) >> 4 & 1, draft.get(EBX) >> 11 & 1
     if hle != rtm:
-        # The module leaves RCX at 0 here.
-        raise SeamcallError(
-            statuses.OPERAND_INVALID | statuses.CPUID_CONFIG,
+        raise cpuid_refused(
+            draft.leaf,
             f"HLE (0x7.0.ebx[4]) would be {hle} and RTM (0x7.0.ebx[11]) {rtm}; a TD has both or neither",
-            leaf=draft.leaf,
+            names_leaf="tsx" in setup.module.rcx,
         )
     if hle and not setup.platform.tsx_ctrl:
         raise SeamcallError(

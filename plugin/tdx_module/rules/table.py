@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from plugin.cpuid import Cpuid, Leaf, Registers
+from plugin.cpuid import Registers
 from plugin.tdx_module.draft import Draft
 from plugin.tdx_module.errors import UnknownRule
 from plugin.tdx_module.module import ModuleVersion
 from plugin.tdx_module.rules import Setup, leaves, topology, ve_reduction
+from plugin.tdx_module.rules.asking import Asking, Shown
 from plugin.typing import NamedTuple, TypeAlias
 
 ApplyToLeaf: TypeAlias = "Callable[[Setup, Draft], None]"
@@ -32,11 +33,10 @@ class TableRule(NamedTuple):
 class ExecutionRule(NamedTuple):
     """Is about what the CPUID instruction answers in the guest, as opposed to what is stored."""
 
-    answer: Callable[[Cpuid, int, int, Collection[str], int], Registers | None]
-    """Answers a leaf that is not in the module's table, from the TD's CPUID, leaf, sub-leaf, TD_CTLS bits and APIC id;
-    None = #VE."""
-    always_on: Callable[[Leaf, Collection[str]], int]
-    """EDX bits that read 1 whatever is stored, from leaf and TD_CTLS bits."""
+    instead: Callable[[Asking], Registers | None]
+    """Answers a leaf of which the TD holds no value; None = #VE."""
+    shown: Callable[[Asking, Registers], Iterable[Shown]]
+    """What of a leaf is not as the TD holds it."""
 
 
 Rule: TypeAlias = "LeafRule | TableRule | ExecutionRule"
@@ -64,7 +64,7 @@ RULES: Mapping[str, Rule] = {
     "physical-width": LeafRule(leaves.physical_width, (0x80000008,)),
     "topology": TableRule(topology.topology),
     "topology-levels": TableRule(topology.topology_levels),
-    "ve-reduction": ExecutionRule(ve_reduction.answer, ve_reduction.always_on),
+    "ve-reduction": ExecutionRule(ve_reduction.instead, ve_reduction.shown),
 }
 
 

@@ -48,7 +48,7 @@ def topology_levels(setup: Setup) -> None:
     """Check 0x1F.0 to 0x1F.5 as "topology" does, and their level numbers; 0xB is the SMT and the last valid level.
 
     Came with 1.5.28 at the latest. 0xB's second level has the shift and count of the highest level of 0x1F, so what it
-    describes is the whole package; the sub-leaves after it are zero.
+    describes is the whole package; the sub-leaves after it have nothing but their number.
     """
     leaves = [Leaf(0x1F, n) for n in range(SUBLEAVES)]
     if setup.drafts[leaves[0]].registers == ZERO:
@@ -77,7 +77,7 @@ def topology_levels(setup: Setup) -> None:
         previous = level
     _assign(setup, Leaf(0xB, next_level), last.with_("ecx", next_level | CORE << 8), _BY_LEVELS)
     for n in range(next_level + 1, 3):
-        _assign(setup, Leaf(0xB, n), ZERO, _BY_LEVELS)
+        _assign(setup, Leaf(0xB, n), Registers(ecx=n), _BY_LEVELS)
 
 
 def _use_native(setup: Setup, leaves: list[Leaf], cause: Cause) -> None:

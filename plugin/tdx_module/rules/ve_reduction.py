@@ -1,38 +1,53 @@
 """The rule "ve-reduction": what CPUID answers a guest that asked for fewer #VEs (TD_CTLS.REDUCE_VE).
 
-It came with 1.5.28 at the latest. Until the guest asks, nothing is as it was configured for four bits of EDX, and every
-leaf without a value raises #VE.
+It came with 1.5.28 at the latest. Until the guest asks, some bits read 1 whatever was configured, and every leaf
+without a value raises #VE. From then on the features in FEATURE_PARAVIRT_CTRL read 0 unless the guest wants them.
 """
 
-from collections.abc import Collection
+from __future__ import annotations
 
-from plugin.cpuid import ZERO, Bit, Cpuid, Leaf, Registers
+from collections.abc import Iterator
 
-REDUCE_VE = "REDUCE_VE"
+from plugin.cpuid import ZERO, Bit, Leaf, Registers
+from plugin.tdx_module.cause import Cause
+from plugin.tdx_module.rules.asking import REDUCE_VE, Asking, Shown
 
-PARAVIRTUALISED = {
-    0x9: Bit(Leaf(1), "ecx", 18),
-    0xF: Bit(Leaf(7, 0), "ebx", 12),
-    0x10: Bit(Leaf(7, 0), "ebx", 15),
-    0x1B: Bit(Leaf(7, 0), "edx", 18),
-}
-"""Leaves that go on raising #VE while the TD has the feature they describe: DCA, RDT-M, RDT-A, PCONFIG."""
-
-ALWAYS_ON = {1: 1 << 7 | 1 << 12 | 1 << 14, 7: 1 << 30}
-"""EDX of leaf 1: MCE, MTRR, MCA; EDX of 0x7.0: IA32_CORE_CAPABILITIES."""
+_TOPOLOGY = (0xB, 0x1F)
 
 
-def answer(cpuid: Cpuid, leaf: int, subleaf: int, td_ctls: Collection[str], apic_id: int) -> Registers | None:
-    """Answer a leaf that is not in the module's table; None = #VE. ``cpuid`` is the TD's."""
-    if REDUCE_VE not in td_ctls or 0x40000000 <= leaf <= 0x4FFFFFFF:
+def instead(asking: Asking) -> Registers | None:
+    """Answer a leaf of which the TD holds no value; None = #VE."""
+    if REDUCE_VE not in asking.td_ctls:
         return None
-    if leaf in (0xB, 0x1F):
-        return Registers(ecx=subleaf & 0xFF, edx=apic_id)
-    feature = PARAVIRTUALISED.get(leaf)
-    return None if feature and feature.of(cpuid) else ZERO
+    if asking.number in _TOPOLOGY:
+        return Registers(ecx=asking.subleaf & 0xFF, edx=asking.apic_id)
+    gate = asking.rules.faulting.get(asking.number)
+    seen = gate in asking.paravirt and any(bit.of(asking.held) for bit in asking.rules.gated[gate])
+    return None if seen else ZERO
 
 
-def always_on(leaf: Leaf, td_ctls: Collection[str]) -> int:
-    """EDX bits that read 1 whatever is stored, until #VE is reduced."""
-    first = leaf.number != 7 or not leaf.subleaf
-    return ALWAYS_ON.get(leaf.number, 0) if first and REDUCE_VE not in td_ctls else 0
+def shown(asking: Asking, stored: Registers) -> Iterator[Shown]:
+    """Say what of a leaf is not as the TD holds it."""
+    reduced = REDUCE_VE in asking.td_ctls
+    if not reduced:
+        for bit in asking.rules.on_before:
+            if _is_here(bit, asking):
+                mask = _mask(bit)
+                yield Shown(mask, mask, Cause("td-ctls", REDUCE_VE))
+        return
+    for gate, bits in asking.rules.gated.items():
+        if gate not in asking.paravirt:
+            for bit in bits:
+                if _is_here(bit, asking):
+                    yield Shown(_mask(bit), ZERO, Cause("paravirt", gate))
+    leaf = Leaf(asking.number, asking.subleaf)
+    if leaf in asking.rules.native:
+        yield Shown(asking.rules.native[leaf], asking.native.get(leaf, stored), Cause("td-ctls", REDUCE_VE))
+
+
+def _is_here(bit: Bit, asking: Asking) -> bool:
+    return bit.leaf.number == asking.number and bit.leaf.subleaf in (None, asking.subleaf)
+
+
+def _mask(bit: Bit) -> Registers:
+    return ZERO.with_(bit.register, 1 << bit.position)
