@@ -65,9 +65,11 @@ class Ranges:
 class GuestMemory:
     """The slots of one VM by id (address space in bits 31:16), and its private ranges."""
 
-    __slots__ = ("_places", "private", "slots")
+    __slots__ = ("_places", "_top", "private", "slots")
 
-    def __init__(self) -> None:
+    def __init__(self, address_width: int = 52) -> None:
+        """Have none; `address_width` is the processor's for physical addresses, in bits."""
+        self._top = 1 << address_width
         self.slots: dict[int, Slot] = {}
         self._places: dict[int, list[tuple[int, int]]] = {}  # per address space: (gpa, id) of each slot, ascending
         self.private = Ranges()
@@ -100,6 +102,9 @@ class GuestMemory:
             raise Rejected(errno.EINVAL, f"memory slot {number}: {problem}")
         if not wanted.size:
             return
+        self._check_place(number, wanted)
+
+    def _check_place(self, number: int, wanted: Slot) -> None:
         places = self._places.get(number >> 16, [])
         at = bisect_left(places, (wanted.gpa, number))
         # The nearest on either side, one of which may be the slot itself.
@@ -107,6 +112,8 @@ class GuestMemory:
             slot = self.slots[other]
             if other != number and slot.gpa < wanted.end and wanted.gpa < slot.end:
                 raise Rejected(errno.EEXIST, f"memory slot {number} overlaps slot {other} at {slot.gpa:#x}")
+        if wanted.end > self._top:  # kvm_arch_prepare_memory_region
+            raise Rejected(errno.EINVAL, f"memory slot {number}: physical addresses end at {self._top:#x}")
 
     @staticmethod
     def _change(old: Slot, wanted: Slot) -> str:

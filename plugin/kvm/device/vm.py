@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 
+from plugin.cpuid.leaf import Leaf
 from plugin.kvm.contract import NewFile, Rejected, Reply
 from plugin.kvm.device import capabilities
 from plugin.kvm.device.descriptor import Call, Descriptor
@@ -22,6 +23,7 @@ MAX_IRQ_ROUTES = 4096
 MAX_EVENTFDS = 1 << 16
 """So many eventfds of each kind a VM has here. In the kernel it is the VMM's memory, and not ours, that they take."""
 _PIECE = 1 << 20  # of a bitmap: it may be 256 MiB long
+_WIDTHS = Leaf(0x80000008)
 _SPLIT_IRQCHIP = NUMBERS["SPLIT_IRQCHIP"]
 _BUS_CYCLES = NUMBERS["X86_APIC_BUS_CYCLES_NS"]
 _MAX_VCPU_ID = NUMBERS["MAX_VCPU_ID"]
@@ -37,7 +39,7 @@ class Vm(Descriptor):
         super().__init__(host.warnings)
         self.host = host
         self.type = vm_type
-        self.memory = GuestMemory()
+        self.memory = GuestMemory(host.platform.native_leaf(_WIDTHS).eax & 0xFF or 36)
         self.irqchip = ""
         """"", "split" or "kernel"."""
         self.vcpus: dict[int, Vcpu] = {}

@@ -105,3 +105,10 @@ def test_a_slot_has_no_more_pages_than_the_kernel_can_number() -> None:
     memory.check(0, Slot(0, most * PAGE, 1, 0), protected=True, spaces=1)
     with pytest.raises(Rejected, match="at most 0x7fffffff pages"):
         memory.check(0, Slot(0, (most + 1) * PAGE, 1, 0), protected=True, spaces=1)
+
+
+def test_a_slot_ends_where_physical_addresses_end() -> None:
+    memory = GuestMemory(46)
+    memory.check(0, Slot((1 << 46) - PAGE, PAGE, 0, 0), protected=True, spaces=1)
+    with pytest.raises(Rejected, match="physical addresses end at 0x400000000000"):
+        memory.check(0, Slot((1 << 46) - PAGE, 2 * PAGE, 0, 0), protected=True, spaces=1)
