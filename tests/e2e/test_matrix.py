@@ -131,7 +131,14 @@ def test_a_known_cell_is_not_run_again(base: list[str], qemu: Path, firmware: Pa
 
 
 def start(base: list[str], tmp_path: Path, output: Path) -> tuple[subprocess.Popen[str], str]:
-    """A long run that has begun; it has a firmware of its own, by whose path its processes can be told."""
+    """A run of which three cells are done and no more, until there is a file `go`.
+
+    It has a firmware of its own, by whose path its processes can be told.
+    """
+    qemu = Path(base[base.index("--qemu") + 1])
+    three = f'for n in 1 2 3; do mkdir {tmp_path}/cell-$n 2>/dev/null && exec {qemu} "$@"; done'
+    patient = wrapper(tmp_path, qemu, f"has id=qmp && {{ {three}; while [ ! -e {tmp_path}/go ]; do sleep 0.1; done; }}")
+    base = [str(patient) if word == str(qemu) else word for word in base]
     marker = str(tmp_path / "own-firmware.fd")
     shutil.copy(base[-1], marker)
     command = [
@@ -139,6 +146,8 @@ def start(base: list[str], tmp_path: Path, output: Path) -> tuple[subprocess.Pop
         *base[:-1],
         marker,
         *QUIET,
+        "--timeout",
+        str(PATIENCE),
         "--cpu",
         "*Rapids*",
         "--machine",
@@ -168,6 +177,7 @@ def test_ctrl_c_leaves_nothing_and_the_run_goes_on(base: list[str], tmp_path: Pa
     assert "Traceback" not in complaints
     until(lambda: running(marker) == [], "no process is left")
     before = journal.read(output)
+    (tmp_path / "go").touch()
     again = run(*process.args[3:])  # type: ignore[index]  # a list, as it was given
     assert again.returncode == 0, again.stderr
     assert f"{len(before)} of them known already" in again.stderr
@@ -188,6 +198,7 @@ def test_a_worker_that_is_killed_costs_one_cell(base: list[str], tmp_path: Path)
     process, _ = start([*base[:1], "--jobs", "1", *base[1:]], tmp_path, output)
     worker = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
     os.kill(int(worker), signal.SIGKILL)
+    (tmp_path / "go").touch()
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 4
     failed = [result for result in journal.read(output) if result.report is None]
