@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import subprocess
 import sys
+from array import array
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -181,19 +183,29 @@ REAL = Path("/dev/kvm")
 FROM_OUTSIDE = [DECOY, *([REAL] if os.access(REAL, os.R_OK | os.W_OK) else [])]
 
 
+@pytest.mark.parametrize("received", [False, True], ids=["inherited", "received"])
 @pytest.mark.parametrize("node", FROM_OUTSIDE, ids=str)
-def test_a_descriptor_from_outside_hears_no_kvm_request(start: Start, node: Path) -> None:
+def test_a_descriptor_from_outside_hears_no_kvm_request(start: Start, node: Path, received: bool) -> None:
     """So it is for one that a program got by changing its path while we looked at it."""
     code = """
-import errno, fcntl, os
+import array, errno, fcntl, os, socket, sys
+if sys.argv[1] == "True":
+    held = socket.socket(fileno=0).recvmsg(1, 100)[1][0][2]
+    os.dup2(array.array("i", held)[0], 0)
 for number in (0, os.dup(0)):
-    for request in (0xAE00, 0xFFFFFFFF0000AE00 - (1 << 64), 0x4020AE46):
-        try: print(fcntl.ioctl(number, request & 0xFFFFFFFF, 0))
+    for request in (0xAE00, 0xAEFF, 0x4020AE46):
+        try: print(fcntl.ioctl(number, request, 0))
         except OSError as error: print(errno.errorcode[error.errno])
 """
     with node.open("r+b", buffering=0) as real:
-        supervised = start(sys.executable, "-c", code, native=True, device=node.stat().st_rdev, stdin=real)
+        ours, theirs = socket.socketpair()
+        ours.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [real.fileno()]))])
+        given = theirs.fileno() if received else real
+        device = node.stat().st_rdev
+        supervised = start(sys.executable, "-c", code, received, native=True, device=device, stdin=given)
         status, out, end = supervised.end()
+        ours.close()
+        theirs.close()
     assert (status, out) == (0, "ENOTTY\n" * 6)
     assert end["calls"]["ioctls"] == 6
     (warning,) = end["warnings"]
