@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 SLOW = {"asyncio", "jinja2", "msgspec", "qemu.qmp", "rich", "subprocess"}
 """Each takes milliseconds, together far more than what is needed at once."""
 LOADED = """
@@ -26,7 +28,7 @@ print(*sys.modules, file=sys.stderr)
 
 def loaded_by(module: str) -> set[str]:
     command = [sys.executable, "-c", LOADED, module]
-    return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split())
+    return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout.split())
 
 
 @pytest.mark.parametrize("module", ["qmp_client.cli.negotiate", "qmp_client.use_cases.negotiate"])
@@ -45,7 +47,7 @@ def test_the_rest_of_negotiate_prints_nothing_yet() -> None:
 
 def test_help_loads_nothing_of_what_commands_do() -> None:
     command = [sys.executable, "-c", LISTED]
-    loaded = set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stderr.split())
+    loaded = set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stderr.split())
     assert "qmp_client.cli.submit" in loaded
     assert not loaded & SLOW
     assert not any(name.startswith("qmp_client.use_cases.") for name in loaded)
