@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
-from functools import reduce
-from operator import or_
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import msgspec
 from aiomqtt import MqttError
@@ -15,12 +13,12 @@ from aiomqtt import MqttError
 from qmp_client.lab import topics
 from qmp_client.lab.address import Address
 from qmp_client.lab.broker import Connection, NotTaken, refused
+from qmp_client.lab.fitting import expanded, is_compressed
 from qmp_client.lab.printable import cleaned
-from qmp_client.lab.wire import MESSAGES, RESULT_LIMIT, Delivered, Message
+from qmp_client.lab.wire import RESULT_LIMIT, Delivered, Message, decode
 
 AGAIN = 2.0
 """Seconds between two attempts to reach a broker that is gone."""
-_DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(cast("Any", reduce(or_, MESSAGES)))
 
 
 class Heard(NamedTuple):
@@ -35,10 +33,11 @@ def read(payload: bytes) -> Message | None:
 
     Anybody may write to a broker without rules.
     """
-    if len(payload) > RESULT_LIMIT:
+    whole = expanded(payload, RESULT_LIMIT) if is_compressed(payload) else payload
+    if whole is None or len(whole) > RESULT_LIMIT:
         return None
     try:
-        return cleaned(_DECODER.decode(payload), payload)
+        return cleaned(decode(whole), whole)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import random
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Literal, TypeVar
@@ -18,20 +20,19 @@ from aiomqtt import MqttError
 from qmp_client.lab import topics
 from qmp_client.lab.address import Address
 from qmp_client.lab.admission import Refusal, admit, check_reply
-from qmp_client.lab.broker import PATIENCE, Connection, NotTaken, reply_to
+from qmp_client.lab.broker import PATIENCE, Connection, reply_to
 from qmp_client.lab.letters import Agent
 from qmp_client.lab.observer import Observer
+from qmp_client.lab.post import Post
 from qmp_client.lab.printable import printable
 from qmp_client.lab.runner import Runner, Work, ask_worker
-from qmp_client.lab.store import Accepted, Arrival, Letter, Store
+from qmp_client.lab.store import Accepted, Arrival, Store
 from qmp_client.lab.wire import Delivered, Drain, Message, State, Status
 
 LOG = logging.getLogger("tdx-cpuid.agent")
 
 SESSION = 3600
 """Seconds for which the broker keeps the jobs of an agent that is away."""
-BATCH = 16
-"""Messages that wait for the broker's acknowledgement at a time."""
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
 """Seconds between two attempts to connect."""
@@ -52,14 +53,13 @@ class Service:
         self._agent = agent
         self._store = store
         self._broker = broker
-        self._spoken = asyncio.Event()
-        """Set when there may be something new in the outbox."""
+        self._post = Post(agent, store)
         self._draining = asyncio.Event()
         """Set when the wish to drain may have changed."""
         self._stopping = asyncio.Event()
         self._rival = False
         """Whether somebody else seems to be an agent of this name."""
-        self._runner = Runner(agent, store, self._spoken.set, work, observer)
+        self._runner = Runner(agent, store, self._post.spoken, work, observer)
         self._observer = observer
 
     def stop(self) -> None:
@@ -81,19 +81,22 @@ class Service:
     async def _stay_connected(self) -> None:
         pause = FIRST_PAUSE
         while True:
+            before, began = self._post.delivered, math.inf
             try:
                 async with self._connection() as connection:
                     LOG.info("connected to %s:%d", self._broker.host, self._broker.port)
-                    pause = FIRST_PAUSE
+                    began = time.monotonic()
                     self._observer.connected(True)
                     await self._converse(connection)
             except* (MqttError, TimeoutError) as group:
                 for error in _each(group):
                     LOG.warning("broker %s:%d: %s", self._broker.host, self._broker.port, error)
+            if self._post.delivered > before or time.monotonic() - began > LONGEST_PAUSE:
+                pause = FIRST_PAUSE  # a connection alone is no reason: it may break at the same message each time
             if self._rival:
                 pause = LONGEST_PAUSE  # or the two would throw each other out several times a second
             self._observer.connected(False)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # so that agents do not come back all at once
+            await rest(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _connection(self) -> Connection:
@@ -111,7 +114,7 @@ class Service:
                 group.create_task(self._listen(connection, probe, remembered))
                 await self._introduce(connection, probe, remembered)
                 group.create_task(self._take_jobs(connection))
-                group.create_task(self._send(connection))
+                group.create_task(self._post.send(connection))
                 group.create_task(self._show_status(connection))
         except BaseException:
             # Whatever ends this, stop or failure: the last will is only for a connection that nobody closes.
@@ -153,25 +156,6 @@ class Service:
             else:
                 await connection.listen(shared)
             await self._draining.wait()
-
-    async def _send(self, connection: Connection) -> None:
-        """Send what is in the outbox, in order, and note on the broker how far it is."""
-        lab, _, host, _ = self._agent
-        noted = -1
-        refused: set[int] = set()
-        while True:
-            self._spoken.clear()
-            letters = [letter for letter in self._store.outbox(BATCH + len(refused)) if letter.number not in refused]
-            taken = await asyncio.gather(*(_taken(connection, letter) for letter in letters))
-            refused |= {letter.number for letter, done in zip(letters, taken, strict=True) if not done}
-            through = self._store.taken([letter.number for letter, done in zip(letters, taken, strict=True) if done])
-            if letters:
-                continue
-            if through != noted:
-                note = Delivered(through=through, store=self._store.identity)
-                await connection.say(topics.delivered(lab, host), note, retain=True)
-                noted = through
-            await self._spoken.wait()
 
     async def _show_status(self, connection: Connection) -> None:
         """Keep the retained status true."""
@@ -241,7 +225,7 @@ class Service:
             self._reject(message.payload, name, f"another job has the id {name}", response_topic, correlation)
         elif (stored := store.result(job.id)) is not None:
             store.post([agent.stored_result(job.id, stored, response_topic, correlation)])
-        self._spoken.set()
+        self._post.spoken()
 
     def _reject(
         self, payload: bytes, name: str, reason: str, response_topic: str | None, correlation: bytes | None
@@ -249,17 +233,12 @@ class Service:
         LOG.warning("rejected %s: %s", name or "a message", reason)
         letters = self._agent.rejection(payload, name, reason, response_topic, correlation)
         self._store.reject(name, hashlib.sha256(payload).hexdigest(), reason, letters)
-        self._spoken.set()
+        self._post.spoken()
 
 
-async def _taken(connection: Connection, letter: Letter) -> bool:
-    """Whether the broker took it; a refusal is tried again on the next connection."""
-    try:
-        await connection.deliver(letter)
-    except NotTaken as error:
-        LOG.error("the broker refuses what this agent says (its access rules?): %s", error)
-        return False
-    return True
+async def rest(pause: float) -> None:
+    """Wait for about so many seconds: agents shall not come back all at once."""
+    await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
 
 def _read(payload: bytes, kind: type[M]) -> M | None:

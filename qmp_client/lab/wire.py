@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from msgspec import Meta
@@ -218,6 +220,14 @@ MESSAGES: tuple[type[Message], ...] = (
     Drift,
 )
 """Every message, for the published schemas."""
+
+
+_DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(cast("Any", reduce(or_, MESSAGES)))
+
+
+def decode(payload: bytes) -> Message:
+    """Whichever message it is. Raises msgspec.DecodeError, UnicodeDecodeError, RecursionError for what is none."""
+    return _DECODER.decode(payload)
 
 
 def encode(message: Message) -> bytes:
