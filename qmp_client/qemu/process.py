@@ -34,8 +34,9 @@ class Process:
 
     def complaints(self) -> list[str]:
         """Standard error so far, or the last 64 KiB of it, in lines."""
-        size = os.fstat(self._child.stderr).st_size
-        text = os.pread(self._child.stderr, 1 << 16, max(0, size - (1 << 16))).decode(errors="replace")
+        size = os.lseek(self._child.stderr, 0, os.SEEK_CUR)  # shared with the process that writes
+        first = max(0, size - (1 << 16))
+        text = os.pread(self._child.stderr, size - first, first).decode(errors="replace")
         return text.splitlines()
 
     def record(self) -> bytes:

@@ -6,6 +6,7 @@ while what comes after it runs beside QEMU's own start.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import sys
@@ -19,6 +20,9 @@ from qmp_client.errors import QemuError
 
 if TYPE_CHECKING:
     from plugin.tdx_module import TdxHost
+
+MOST_COMPLAINTS = 16 << 20
+"""Bytes of standard error that are kept; a QEMU that writes more is told that there is no room (EPERM)."""
 
 
 class Simulation(NamedTuple):
@@ -39,7 +43,7 @@ class Child(NamedTuple):
     monitor: socket.socket
     """Our end of the QMP connection."""
     stderr: int
-    """An anonymous file that collects standard error."""
+    """An anonymous file that collects standard error, up to its position and MOST_COMPLAINTS."""
     record: int
     """An anonymous file into which the simulation, if there is one, writes what it served, as JSON."""
 
@@ -55,7 +59,7 @@ def spawn(
     order; and it dies with this process, however that ends. Raises QemuError when there can be no further process.
     """
     ours, theirs = socket.socketpair()
-    stderr, record = os.memfd_create("qemu-stderr"), os.memfd_create("kvm-record")
+    stderr, record = _complaints(), os.memfd_create("kvm-record")
 
     def become(parent: int) -> int:
         ours.close()
@@ -78,6 +82,14 @@ def spawn(
     finally:
         theirs.close()
     return Child(pid, ours, stderr, record)
+
+
+def _complaints() -> int:
+    """An anonymous file for standard error that cannot outgrow its bound: QEMU may write errors for ever."""
+    descriptor = os.memfd_create("qemu-stderr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, MOST_COMPLAINTS)  # takes no memory; how far it was written is the file's position
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return descriptor
 
 
 def _begin(parent: int, stderr: int) -> None:
