@@ -9,9 +9,9 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import aiomqtt
 import msgspec
@@ -26,6 +26,7 @@ from qmp_client.lab.observer import Observer
 from qmp_client.lab.post import Post
 from qmp_client.lab.printable import printable
 from qmp_client.lab.runner import Runner, Work, ask_worker
+from qmp_client.lab.service_manager import ALIVE, READY, notify, watchdog
 from qmp_client.lab.store import Accepted, Arrival, Store
 from qmp_client.lab.wire import Delivered, Drain, Message, State, Status
 
@@ -48,8 +49,15 @@ class Service:
     """One agent. It works without a broker too: accepted jobs are run and their results wait in the store."""
 
     def __init__(
-        self, agent: Agent, store: Store, broker: Address, observer: Observer, work: Work = ask_worker
+        self,
+        agent: Agent,
+        store: Store,
+        broker: Address,
+        observer: Observer,
+        work: Work = ask_worker,
+        ending: Callable[[], None] = lambda: None,
     ) -> None:
+        """``ending`` is called when there is a reason to end, perhaps more than once."""
         self._agent = agent
         self._store = store
         self._broker = broker
@@ -61,22 +69,44 @@ class Service:
         """Whether somebody else seems to be an agent of this name."""
         self._runner = Runner(agent, store, self._post.spoken, work, observer)
         self._observer = observer
+        self._ending = ending
 
     def stop(self) -> None:
         """End in order: jobs that run are stopped and stay in the store."""
+        self._ending()
         self._stopping.set()
 
     async def run(self) -> None:
-        """Work until ``stop`` is called."""
+        """Work until ``stop`` is called. Raises, in a group, what nobody expected: the agent does not go on then."""
         async with asyncio.TaskGroup() as group:
             work = [
-                group.create_task(self._runner.run()),
-                group.create_task(self._runner.measure(lambda: bool(self._store.setting(DRAINED)))),
-                group.create_task(self._stay_connected()),
+                group.create_task(self._watched(self._runner.run())),
+                group.create_task(self._watched(self._runner.measure(lambda: bool(self._store.setting(DRAINED))))),
+                group.create_task(self._watched(self._stay_connected())),
+                group.create_task(self._live()),
             ]
             await self._stopping.wait()
             for task in work:
                 task.cancel()
+
+    async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do a part of the work; what nobody expects ends the agent, and is said at once, whatever else hangs then."""
+        try:
+            await work
+        except (MqttError, TimeoutError, BaseExceptionGroup):  # whatever is in a group has come by here before
+            raise
+        except Exception as error:
+            LOG.critical("ends: %s: %s", type(error).__name__, error)
+            self._ending()
+            raise
+
+    async def _live(self) -> None:
+        """Tell the service manager that the agent is alive, as often as it wants to hear that."""
+        notify(READY)
+        if seconds := watchdog():
+            while True:
+                notify(ALIVE)
+                await asyncio.sleep(seconds / 3)
 
     async def _stay_connected(self) -> None:
         pause = FIRST_PAUSE
@@ -111,11 +141,11 @@ class Service:
         probe = secrets.token_hex(8)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._listen(connection, probe, remembered))
+                group.create_task(self._watched(self._listen(connection, probe, remembered)))
                 await self._introduce(connection, probe, remembered)
-                group.create_task(self._take_jobs(connection))
-                group.create_task(self._post.send(connection))
-                group.create_task(self._show_status(connection))
+                group.create_task(self._watched(self._take_jobs(connection)))
+                group.create_task(self._watched(self._post.send(connection)))
+                group.create_task(self._watched(self._show_status(connection)))
         except BaseException:
             # Whatever ends this, stop or failure: the last will is only for a connection that nobody closes.
             if not connection.broken:

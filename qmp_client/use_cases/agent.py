@@ -14,6 +14,7 @@ from typing import NamedTuple
 from qmp_client.errors import MissingError
 from qmp_client.lab.address import At
 from qmp_client.lab.config import Config, load
+from qmp_client.lab.ending import Ending
 from qmp_client.lab.host_check import check_host
 from qmp_client.lab.letters import Agent
 from qmp_client.lab.metrics import Metrics
@@ -48,7 +49,11 @@ def run(request: Request) -> int:
     store = Store(path, agent.config.limits.jobs_kept)
     try:
         observer = _observer(agent.config, path)
-        _serve(lambda: Service(agent, store, address, observer), path)
+        ending = Ending()
+        try:
+            _serve(lambda: Service(agent, store, address, observer, ending=ending.begin), path)
+        finally:
+            ending.over()
     finally:
         store.close()
     return 0

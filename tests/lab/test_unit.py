@@ -74,3 +74,8 @@ def test_a_td_under_the_units_system_call_filter(qemu: Path, firmware: Path, mor
     )
     assert done.returncode == (4 if more else 0), done.stderr
     assert ("seccomp is denied here" in done.stderr) == bool(more)
+
+
+def test_a_deaf_agent_is_noticed() -> None:
+    assert (setting("Type"), setting("Restart")) == ("notify", "on-failure")
+    assert int(setting("WatchdogSec")) >= 10, "a file that somebody has locked may take the agent 5 s"
