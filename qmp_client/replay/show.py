@@ -86,17 +86,23 @@ def said(call: Call) -> str:
         if isinstance(value, list):
             words.append(f"{len(value)} {name}")
         elif isinstance(value, dict):
-            words.append(f"{name}=({' '.join(f'{part}={number:#x}' for part, number in value.items())})")
+            words.append(f"{name}=({' '.join(f'{part}={_value(one)}' for part, one in value.items())})")
         elif name == "argument" and "type" in call.said:
             continue
         elif name in ("argument", "capability", "type") and (name != "type" or isinstance(value, str)):
             words.append(f"{value}")
-        elif isinstance(value, str):
-            words += [f"{name}={value[:12]}..." if len(value) > 12 else f"{name}={value}"] if value else []
-        else:
-            words.append(f"{name}={value:#x}" if value > 9 else f"{name}={value}")
+        elif value != "":
+            words.append(f"{name}={value}" if isinstance(value, int) and value <= 9 else f"{name}={_value(value)}")
     text = " ".join(words)
     return text if len(text) <= WIDEST else text[: WIDEST - 3] + "..."
+
+
+def _value(value: object) -> str:
+    """A number in hexadecimal, bytes as far as they fit."""
+    if isinstance(value, int):
+        return f"{value:#x}"
+    text = str(value)
+    return text if len(text) <= 12 else f"{text[:12]}..."
 
 
 def answer(call: Call) -> str:

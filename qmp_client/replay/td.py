@@ -10,7 +10,7 @@ from plugin.tdx_module import SeamcallError, Td, TdParams, TdxHost, init_td
 from qmp_client.reconcile.cause import Evidence, EvidenceJudge, Judge, ModuleJudge
 from qmp_client.reconcile.reconcile import count, differing, reconcile
 from qmp_client.reconcile.verdict import Line
-from qmp_client.replay.read import Talk, cpuid
+from qmp_client.replay.read import Talk, chosen, cpuid
 
 TDX_VM = 5
 READS = ("KVM_TDX_GET_CPUID", "KVM_TDX_INIT_VCPU_CPUID")
@@ -54,10 +54,14 @@ def _story(vm: str, talk: Talk, host: TdxHost | None) -> Story | NoTd:
     for call in of_vm:
         if call.command in OFFERS and not call.errno:
             configurable = cpuid(call.out)
-    chosen = cpuid(init.said)
+    asked = chosen(init)
+    if asked.attributes is None or asked.xfam is None:
+        return NoTd(vm, "what KVM_TDX_INIT_VM was given is not in the record")
+    attributes, xfam = asked.attributes, asked.xfam
+    wanted = cpuid(init.said)
     if host is not None:  # KVM does not flag what has a sub-leaf; the module's table knows
         configurable = spelled_like(configurable, host.module.configurable)
-        chosen = spelled_like(chosen, host.module.configurable)
+        wanted = spelled_like(wanted, host.module.configurable)
     actual = [_read(vcpu, talk) for vcpu in vcpus]
     notes: list[str] = []
     given = _given(vcpus[0], talk) if vcpus else None
@@ -65,8 +69,7 @@ def _story(vm: str, talk: Talk, host: TdxHost | None) -> Story | NoTd:
         notes.append(
             "no vCPU was given a CPUID (KVM_SET_CPUID2): what KVM_TDX_INIT_VM was given is taken as the request"
         )
-    attributes, xfam = init.said["attributes"], init.said["xfam"]
-    td = _by_the_tables(host, attributes, xfam, chosen, notes) if host else None
+    td = _by_the_tables(host, attributes, xfam, wanted, notes) if host else None
     first = next((read for read in actual if read), None)
     if first is None:
         notes.append(
@@ -78,7 +81,7 @@ def _story(vm: str, talk: Talk, host: TdxHost | None) -> Story | NoTd:
     judge: Judge = EvidenceJudge()
     if host is not None and td is not None:
         judge = ModuleJudge(host.module, td, UNSUPPORTED_CPUID)
-    evidence = Evidence(_asked(given, chosen, configurable), {}, configurable, chosen, first)
+    evidence = Evidence(_asked(given, wanted, configurable), {}, configurable, wanted, first)
     lines = reconcile(evidence, judge)
     for number, other in enumerate(actual):
         if other and other is not first:

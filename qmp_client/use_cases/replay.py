@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from plugin.tdx_module import UnknownName, load_host
+from plugin.tdx_module import PlatformRefused, UnknownName, load_host
 from qmp_client import stdout
 from qmp_client.replay.read import read
 from qmp_client.replay.show import show
@@ -29,7 +29,7 @@ def run(request: Request) -> int:
     talk = read(request.file)
     try:
         host = load_host(talk.head.module, talk.head.platform)
-    except UnknownName:
+    except (UnknownName, PlatformRefused):
         host = None
     told = stories(talk, host)
     if request.form == "json":

@@ -28,7 +28,8 @@ class Recorder:
         self._out = out
         self._number = 0
         self._files: dict[str, int] = {}
-        self._write({"schema": SCHEMA} | head)
+        argv = [os.fsencode(word).decode("utf-8", "backslashreplace") for word in head["argv"]]
+        self._write({"schema": SCHEMA} | head | {"argv": argv})
 
     def name(self, kind: str) -> str:
         """The name of a new file: its kind, and a number from 0 on."""
