@@ -21,6 +21,11 @@ AT = Group(
         click.Option(["--certificate"], type=FILE, help="This client's certificate."),
         click.Option(["--key"], type=FILE, help="This client's private key."),
         click.Option(["--password-file"], type=FILE, help="A file with the password of USER."),
+        click.Option(
+            ["--insecure"],
+            is_flag=True,
+            help="Let the password go to another host over mqtt://, where all can read it.",
+        ),
     ),
 )
 """Where the lab is."""

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+import time
 from importlib import import_module
 from typing import Any
 
@@ -132,10 +133,29 @@ def _status(arguments: list[str]) -> int:
     except TdxCpuidError as error:
         complain(error)
         return error.exit_code
+    except OverflowError:
+        if _has_a_clock():
+            raise
+        complain(
+            MissingError(
+                "this machine's clock is more than 292 years from 1970, which Python cannot read",
+                hint="set it, as with `timedatectl set-time`",
+            )
+        )
+        return MissingError.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return INTERRUPTED
     return int(status or 0)
+
+
+def _has_a_clock() -> bool:
+    """Whether Python can tell the time; asyncio and logging ask for it while they load."""
+    try:
+        time.time()
+    except OverflowError:
+        return False
+    return True
 
 
 def complain(error: TdxCpuidError) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -32,10 +33,11 @@ class At(NamedTuple):
     certificate: Path | None = None
     key: Path | None = None
     password_file: Path | None = None
+    insecure: bool = False
 
     def address(self) -> Address:
         """Where to connect to. Raises what ``address`` raises, and UsageError for a lab that no topic can have."""
-        found = address(self.broker, self.ca, self.certificate, self.key, self.password_file)
+        found = address(self.broker, self.ca, self.certificate, self.key, self.password_file, insecure=self.insecure)
         check_name("--lab", self.lab)
         return found
 
@@ -46,8 +48,13 @@ def address(
     certificate: Path | None = None,
     key: Path | None = None,
     password_file: Path | None = None,
+    *,
+    insecure: bool = False,
 ) -> Address:
-    """Read ``mqtt[s]://[user@]host[:port]``. Raises UsageError, and MissingError for files that cannot be read."""
+    """Read ``mqtt[s]://[user@]host[:port]``; ``insecure``: a password may go over the network as it is.
+
+    Raises UsageError, and MissingError for files that cannot be read.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -64,6 +71,11 @@ def address(
         raise UsageError("--ca, --certificate and --key are for mqtts://; with mqtt:// nothing is encrypted")
     if password_file and not parts.username:
         raise UsageError(f"--password-file: whose password? --broker {parts.scheme}://USER@... says it")
+    if password_file and parts.scheme == "mqtt" and not insecure and not _is_this_machine(parts.hostname):
+        raise UsageError(
+            f"--password-file with mqtt://: everybody between here and {parts.hostname} could read the password",
+            hint="use mqtts://, or --insecure on a network that nobody else is on",
+        )
     try:
         password = password_file.read_text().strip() if password_file else None
     except OSError as error:
@@ -79,6 +91,13 @@ def address(
             keyfile=str(key) if key else None,
         )
     return Address(parts.hostname, port or (8883 if tls else 1883), tls, parts.username, password)
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _check_certificates(ca: Path | None, certificate: Path | None, key: Path | None) -> None:

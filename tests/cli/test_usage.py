@@ -57,3 +57,23 @@ def test_a_baseline_that_is_no_text(tmp_path: Path) -> None:
     result = run("baseline", "check", "x", "--folder", tmp_path)
     assert result.returncode == 2
     assert "is no text, and so no baseline" in result.stderr
+
+
+CLOCK = """
+import sys, time
+def beyond():
+    raise OverflowError("timestamp too large to convert to C _PyTime_t")
+time.time = beyond
+from qmp_client.cli.program import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_a_clock_that_python_cannot_read_is_said() -> None:
+    """As it is when it stands 285 years ahead: what loads asyncio or logging fails."""
+    words = ["watch", "--once", "--broker", "mqtt://localhost"]
+    done = subprocess.run(
+        [sys.executable, "-c", CLOCK, *words], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
+    assert "tdx-cpuid: this machine's clock is more than 292 years from 1970" in done.stderr

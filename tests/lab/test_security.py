@@ -17,8 +17,9 @@ import trustme
 from aiomqtt import MqttError
 from cryptography.hazmat.primitives import serialization
 
+from qmp_client.errors import UsageError
 from qmp_client.lab import topics
-from qmp_client.lab.address import Address
+from qmp_client.lab.address import Address, At
 from qmp_client.lab.broker import Connection, NotTaken
 from qmp_client.lab.config import parse
 from qmp_client.lab.store import Letter
@@ -194,6 +195,11 @@ def test_who_does_not_get_in(secured: Broker, certificates: Path, who: str) -> N
         (["--ca", "nowhere.pem"], 3, "no file nowhere.pem"),
         (["--password-file", "alice.key"], 2, "whose password?"),
         (["--broker", "mqtt://alice@[::1]", "--password-file", "secret.key"], 3, "cannot be reached"),
+        (
+            ["--broker", "mqtt://alice@192.0.2.1", "--password-file", "secret.key"],
+            2,
+            "between here and 192.0.2.1 could",
+        ),
         (["--broker", "mqtt://alice@[::1]", "--password-file", "bytes"], 2, "bytes is no text"),
         (["--broker", "mqtts://[::1"], 2, "Invalid IPv6"),
     ],
@@ -211,6 +217,24 @@ def test_wrong_files_are_told_before_anybody_connects(
     done = subprocess.run([*command, *words], capture_output=True, text=True, check=False, cwd=certificates)
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "insecure"),
+    [
+        ("mqtt://alice@localhost", False),
+        ("mqtt://alice@127.8.0.1", False),
+        ("mqtts://alice@broker.example", False),
+        ("mqtt://alice@broker.example", True),
+    ],
+)
+def test_a_password_goes_where_nobody_reads_it_or_where_the_user_says(tmp_path: Path, url: str, insecure: bool) -> None:
+    file = tmp_path / "password"
+    file.write_text("secret\n")
+    assert At(url, LAB, password_file=file, insecure=insecure).address().password == "secret"
+    if insecure:
+        with pytest.raises(UsageError, match=r"broker\.example could read the password"):
+            At(url, LAB, password_file=file).address()
 
 
 def write_password(file: Path) -> None:
