@@ -6,6 +6,7 @@ import click
 
 from qmp_client.cli.door import Door
 from qmp_client.cli.grid_options import GRID, RUNNING
+from qmp_client.cli.policy_options import fail_on
 from qmp_client.cli.types import FILE
 
 EXAMPLES = """
@@ -37,7 +38,7 @@ command = Door(
         click.Option(
             ["--choose"], help="model, maximal, minimal, or a file with exactly these bits.  [default: model]"
         ),
-        click.Option(["--fail-on"], help="Verdicts that make the exit status 1, or none."),
+        fail_on(),
         RUNNING,
         click.Option(["--output"], type=FILE, help="Keep results as JSON Lines; what it has is not rerun."),
         click.Option(["--junit"], type=FILE, help="Write JUnit XML."),

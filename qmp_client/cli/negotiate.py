@@ -7,6 +7,7 @@ import click
 from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM
 from qmp_client.cli.completion import MODULE, PLATFORM
 from qmp_client.cli.door import Door, Group, given
+from qmp_client.cli.policy_options import fail_on
 from qmp_client.cli.types import FILE, POSITIVE
 from qmp_client.cli.wish_options import WISH
 from qmp_client.errors import UsageError
@@ -106,7 +107,7 @@ command = Door(
         click.Option(["--qmp", "qmp_socket"], help="Attach to a running QEMU by its QMP socket; only reads."),
         KVM,
         *WISH,
-        click.Option(["--fail-on"], help="Verdicts that make the exit status 1, or none."),
+        fail_on(),
         click.Option(["--expect"], type=FILE, help="A saved report: fail only where this one differs."),
         click.Option(
             ["--format", "form"], type=click.Choice(["table", "json", "html"]), default="table", show_default=True

@@ -7,6 +7,7 @@ import click
 from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM
 from qmp_client.cli.completion import MODULE, PLATFORM
 from qmp_client.cli.door import Door
+from qmp_client.cli.policy_options import fail_on
 from qmp_client.cli.wish_options import WISH
 
 EXAMPLES = """
@@ -43,10 +44,7 @@ command = Door(
             help="The platform: a name, native, or a JSON file.",
         ),
         *WISH,
-        click.Option(
-            ["--fail-on"],
-            help="Verdicts that make the exit status 1, or none.  [default: forced-off,altered,unasked,critical]",
-        ),
+        fail_on(),
         click.Option(["--format", "form"], type=click.Choice(["table", "json"]), default="table", show_default=True),
         click.Option(["--all", "everything"], is_flag=True, help="Show every field, not only deviations."),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from qmp_client.cli.door import Door
+from qmp_client.cli.policy_options import fail_on
 from qmp_client.cli.types import FILE
 
 EXAMPLES = """
@@ -28,7 +29,7 @@ command = Door(
     params=[
         click.Argument(["file"], type=FILE),
         click.Option(["--calls/--no-calls"], default=True, show_default=True, help="Show every KVM call."),
-        click.Option(["--fail-on"], default="none", show_default=True, help="Verdicts that make the exit status 1."),
+        fail_on("none"),
         click.Option(["--format", "form"], type=click.Choice(["table", "json"]), default="table", show_default=True),
     ],
 )

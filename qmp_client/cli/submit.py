@@ -6,6 +6,7 @@ import click
 
 from qmp_client.cli.door import Door, Group
 from qmp_client.cli.lab_options import AT
+from qmp_client.cli.policy_options import fail_on
 from qmp_client.cli.types import FILE, POSITIVE
 
 HELP = """
@@ -97,7 +98,7 @@ command = Door(
         ),
         click.Option(["--wait/--no-wait"], default=True, help="--no-wait prints the ids, and the jobs go on."),
         click.Option(["--timeout"], type=POSITIVE, help="Seconds to wait.  [default: no limit]"),
-        click.Option(["--fail-on"], help="Verdicts that make the exit status 1, or none."),
+        fail_on(),
         click.Option(["--format", "form"], type=click.Choice(["table", "json"]), default="table", show_default=True),
         click.Option(["--html"], type=FILE, help="Write the grid as a page."),
         click.Option(["--junit"], type=FILE, help="Write JUnit XML."),

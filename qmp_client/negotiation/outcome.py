@@ -12,6 +12,7 @@ from plugin.cpuid import ZERO, Cpuid, Leaf
 from plugin.cpuid.fields import all_fields
 from plugin.cpuid.values import signature
 from plugin.kvm.policy import UNSUPPORTED_CPUID
+from plugin.qemu.request.words import load_features
 from plugin.tdx_module import TdxHost, load_module, published_names
 from plugin.tdx_module.names import MIGRATABLE
 from qmp_client.entries import to_cpuid, to_entries
@@ -21,11 +22,13 @@ from qmp_client.negotiation.contradictions import emptied
 from qmp_client.negotiation.referee import Referee
 from qmp_client.negotiation.vcpu import Vcpu
 from qmp_client.negotiation.wish import Wish
-from qmp_client.qemu.command_line import features_named
+from qmp_client.qemu.command_line import enforces, is_named_model, settings
 from qmp_client.qmp.wire import ConfigCpuid, RequestedCpuid
+from qmp_client.reconcile import words
 from qmp_client.reconcile.cause import Evidence
 from qmp_client.reconcile.news import news
 from qmp_client.reconcile.reconcile import count, differing, reconcile
+from qmp_client.reconcile.words import Words
 from qmp_client.report import model
 from qmp_client.report.model import Report
 
@@ -51,8 +54,8 @@ class Subject(NamedTuple):
     """As QEMU takes it, as are ``smp`` and ``machine``."""
     smp: str
     machine: str
-    choose: str
-    """How the report names where the choice came from."""
+    wish: Wish
+    """What was wanted beside the machine."""
     host: TdxHost | None = None
     """What is simulated; None on hardware."""
 
@@ -81,18 +84,14 @@ def report_on(subject: Subject, reading: Reading, judge: Referee) -> Report:
         chosen=choice.cpuid,
         actual=first.actual,
     )
-    lines = reconcile(
-        evidence,
-        judge.judge,
-        frozenset(features_named(subject.cpu)),
-        answers=config.interface == "upstream",
-    )
+    said = words_of(subject.cpu, subject.wish, evidence.configurable)
+    lines = reconcile(evidence, judge.judge, said, answers=config.interface == "upstream")
     # On hardware the module is not known; the newest one's gates explain a choice, they hardly change.
     module = subject.host.module if subject.host else load_module(published_names()[-1])
     for vcpu in vcpus[1:]:
         lines += differing(first.actual, vcpu.actual, vcpu.cpu_index)
     return Report(
-        request=model.Request(cpu=subject.cpu, smp=subject.smp, machine=subject.machine, choose=subject.choose),
+        request=model.Request(cpu=subject.cpu, smp=subject.smp, machine=subject.machine, choose=subject.wish.source),
         environment=model.Environment(
             qemu=subject.qemu,
             qemu_version=reading.qemu_version,
@@ -115,6 +114,17 @@ def report_on(subject: Subject, reading: Reading, judge: Referee) -> Report:
             *_news(evidence, config.interface),
         ],
     )
+
+
+def words_of(cpu: str, wish: Wish, configurable: Cpuid) -> Words:
+    """What the user said in so many words, of ``-cpu`` last: where it contradicts a file, the file chooses."""
+    named = settings(cpu)
+    said = words.of_cpu(named, load_features().features) if named else []
+    if wish.xfam is not None:
+        said += words.of_xfam(f"--xfam {wish.xfam:#x}", wish.xfam)
+    if wish.entries is not None:
+        said += words.of_choice(wish.source, wish.entries, configurable)
+    return words.sort(said, named_model=is_named_model(cpu), enforce=enforces(cpu))
 
 
 def load_tables() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from plugin.tdx_module import TdParams, TdxHost, init_td
+from plugin.cpuid import Cpuid
+from plugin.tdx_module import Td, TdParams, TdxHost, init_td, load_module, published_names
 from qmp_client.entries import to_cpuid
 from qmp_client.qemu.record import Record
 from qmp_client.reconcile.cause import EvidenceJudge, Judge, ModuleJudge
@@ -24,10 +25,17 @@ def referee(record: Record | None, host: TdxHost | None) -> Referee:
     """
     if record is None or not record.tds or host is None:
         return Referee(
-            EvidenceJudge(),
-            ("no module tables for this host: causes are inferred from what was offered and read",),
+            EvidenceJudge(load_module(published_names()[-1])),
+            ("no module tables for this host: causes and classes are inferred from what was offered and read",),
         )
     td = record.tds[-1]
     params = TdParams(td.attributes, td.xfam, to_cpuid(td.cpuid_config))
     tables = init_td(host.module, host.platform, params)
-    return Referee(ModuleJudge(host.module, tables, to_cpuid(td.kvm_filtered)), tuple(host.assumptions()))
+    return Referee(knowing(host, tables, to_cpuid(td.kvm_filtered)), tuple(host.assumptions()))
+
+
+def knowing(host: TdxHost, td: Td, kvm_filtered: Cpuid) -> ModuleJudge:
+    """The judge for a TD of this host, by its module's tables and those of the versions after it."""
+    names = published_names()
+    newer = names[names.index(host.module.name) + 1 :] if host.module.name in names else ()
+    return ModuleJudge(host.module, td, kvm_filtered, tuple(map(load_module, newer)))

@@ -18,6 +18,7 @@ from qmp_client.negotiation.conversation import Conversation, Stage
 from qmp_client.negotiation.outcome import Reading, Subject, decide, load_tables, report_on
 from qmp_client.negotiation.referee import referee
 from qmp_client.negotiation.setup import Setup
+from qmp_client.negotiation.wish import Wish
 from qmp_client.qemu.command_line import Machine, is_named_model
 from qmp_client.qemu.ending import QUOTED_LINES, explain, unknown_name
 from qmp_client.qemu.process import Process, watching
@@ -84,7 +85,7 @@ def _subject(setup: Setup) -> Subject:
         cpu=machine.cpu,
         smp=machine.smp,
         machine=machine.machine,
-        choose=setup.wish.source,
+        wish=setup.wish,
         host=setup.host,
     )
 
@@ -134,7 +135,9 @@ async def attach(path: str, cpu: str, timeout: float) -> Report:
     asked = vcpus[0].requested
     configurable = to_cpuid(config.cpuid)
     choice = Choice(asked.attributes, asked.xfam, POLICIES["model"](to_cpuid(asked.cpuid), configurable))
-    subject = Subject(path, "not observed", cpu, f"{len(vcpus)}", machine="as it runs", choose="not observed")
+    subject = Subject(
+        path, "not observed", cpu, f"{len(vcpus)}", machine="as it runs", wish=Wish(source="not observed")
+    )
     known = ["the TD was there before: its choice is taken to be what its -cpu model asked for"]
     return report_on(subject, Reading(version, config, choice, vcpus, known), referee(None, None))
 

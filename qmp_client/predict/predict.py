@@ -16,14 +16,13 @@ from plugin.tdx_module import TdxHost
 from qmp_client.entries import Entry, to_entries
 from qmp_client.errors import QemuError
 from qmp_client.negotiation.outcome import Reading, Subject, decide, report_on
-from qmp_client.negotiation.referee import Referee
+from qmp_client.negotiation.referee import Referee, knowing
 from qmp_client.negotiation.vcpu import Vcpu
 from qmp_client.negotiation.wish import Wish
 from qmp_client.predict import choices
 from qmp_client.predict.errors import error_for
 from qmp_client.qemu.command_line import cpu_option, is_named_model
 from qmp_client.qmp.wire import ConfigCpuid, RequestedCpuid
-from qmp_client.reconcile.cause import ModuleJudge
 from qmp_client.report.model import Report
 
 PREDICTED = "predicted"
@@ -61,9 +60,9 @@ def predict(cpu: str, smp: str, wish: Wish, host: TdxHost) -> Report:
         raise error_for(reason) from reason
     config = ConfigCpuid(tdx.attributes & QEMU_ATTRIBUTES, tdx.xfam, _in_order(configurable), tdx.interface)
     report = report_on(
-        Subject(PREDICTED, "simulated", cpu, smp, "q35", wish.source, host),
+        Subject(PREDICTED, "simulated", cpu, smp, "q35", wish, host),
         Reading(f"{SERIES} ({PREDICTED})", config, choice, [Vcpu(0, asked, actual)]),
-        Referee(ModuleJudge(host.module, td.td, td.kvm_filtered), tuple(host.assumptions())),
+        Referee(knowing(host, td.td, td.kvm_filtered), tuple(host.assumptions())),
     )
     report.vcpus = request.vcpus  # a TD has one CPUID: what other vCPUs have differs in dynamic fields only
     report.kvm_copy = _in_order(vcpu.told_to_kvm(request, actual))

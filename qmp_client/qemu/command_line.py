@@ -7,6 +7,11 @@ from typing import NamedTuple
 
 HOST_MODELS = ("host", "max")
 """Models that take the processor as it is."""
+HOST_WIDTH = "host-phys-bits=on"
+ENFORCE = "enforce"
+"""The property of ``-cpu`` by which QEMU ends when the model's features are not there."""
+SWITCHED = {"yes": "on", "true": "on", "y": "on", "no": "off", "false": "off", "n": "off"}
+"""Other ways in which QEMU takes ``on`` and ``off``."""
 
 
 class Machine(NamedTuple):
@@ -63,26 +68,56 @@ def guest_object(cpu: str, *, patched: bool = True) -> str:
 
 
 def cpu_option(cpu: str) -> str:
-    """``-cpu`` as QEMU gets it: a TD has the processor's physical address width, which named models have not."""
-    return f"{cpu},host-phys-bits=on" if is_named_model(cpu) and "phys-bits=" not in cpu else cpu
+    """``-cpu`` as QEMU gets it.
 
-
-def features_named(cpu: str) -> dict[str, bool]:
-    """The features that a ``-cpu`` option names, by QEMU property name, and whether it asks for them.
-
-    ``host,-waitpkg,avx512f=off,+aes`` names waitpkg (no), avx512f (no) and aes (yes). Properties with other values
-    (``phys-bits=46``) are left out: they are no features.
+    A TD has the processor's physical address width, which named models have not. ``enforce`` is for the report to
+    hold: QEMU would end at the first feature that is not there, and nothing could be read.
     """
-    named: dict[str, bool] = {}
+    words = [word for word in cpu.split(",") if word.partition("=")[0].strip() != ENFORCE]
+    if is_named_model(cpu) and "phys-bits=" not in cpu:
+        words.append(HOST_WIDTH)
+    return ",".join(words)
+
+
+def changes(cpu: str) -> list[str]:
+    """What ``cpu_option`` does to ``-cpu``, a sentence each."""
+    said = []
+    if is_named_model(cpu) and "phys-bits=" not in cpu:
+        said.append(f"added to -cpu: {HOST_WIDTH}, because a TD has the processor's physical address width")
+    if any(setting.name == ENFORCE for setting in settings(cpu)):
+        said.append(f"taken out of -cpu: {ENFORCE}, with which QEMU would end; the report holds the model to its word")
+    return said
+
+
+class Setting(NamedTuple):
+    """One word of ``-cpu`` behind the model."""
+
+    text: str
+    """As it was written: ``-stibp``, ``family=6``."""
+    name: str
+    """QEMU's property, with dashes; QEMU takes ``sse4_1`` for ``sse4-1``."""
+    value: str
+    """``on``, ``off``, or what the property is to be."""
+
+
+def settings(cpu: str) -> list[Setting]:
+    """The words of a ``-cpu`` option in the order in which QEMU applies them.
+
+    What has a ``=`` or no sign comes first, then what begins with ``+``, then what begins with ``-``.
+    """
+    found = []
     for word in cpu.split(",")[1:]:
-        name, equals, value = word.partition("=")
-        if name[:1] in "+-" and not equals:
-            named[_property(name[1:])] = name[0] == "+"
-        elif not equals or value in ("on", "off"):
-            named[_property(name)] = value != "off"
-    return named
+        text = word.strip()
+        if text[:1] in ("+", "-") and "=" not in text:
+            order, name, value = ("+-".index(text[0]) + 1, text[1:], "on" if text[0] == "+" else "off")
+        else:
+            name, equals, value = text.partition("=")
+            order, value = 0, SWITCHED.get(value, value) if equals else "on"
+        if name:
+            found.append((order, Setting(text, name.replace("_", "-"), value)))
+    return [setting for _, setting in sorted(found, key=lambda one: one[0])]
 
 
-def _property(name: str) -> str:
-    """QEMU takes ``sse4_1`` for ``sse4-1``."""
-    return name.strip().replace("_", "-")
+def enforces(cpu: str) -> bool:
+    """Whether ``-cpu`` insists on all that its model promises."""
+    return "on" in [setting.value for setting in settings(cpu) if setting.name == ENFORCE][-1:]

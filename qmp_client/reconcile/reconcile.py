@@ -8,31 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from msgspec.structs import replace
+
 from plugin.cpuid import ZERO, Bit, Cpuid, Leaf, Registers, spelled_like
 from plugin.cpuid.fields import Field, fields_of
 from qmp_client.reconcile.cause import Evidence, Judge
-from qmp_client.reconcile.verdict import Line, Verdict
+from qmp_client.reconcile.classes import Case, Deviation, classify
+from qmp_client.reconcile.mend import AT_FAULT, mend
+from qmp_client.reconcile.verdict import Kind, Line, Verdict
+from qmp_client.reconcile.words import NOTHING_SAID, Words
 
 
-def reconcile(
-    evidence: Evidence, judge: Judge, named: frozenset[str] = frozenset(), *, answers: bool = True
-) -> list[Line]:
+def reconcile(evidence: Evidence, judge: Judge, words: Words = NOTHING_SAID, *, answers: bool = True) -> list[Line]:
     """One line for every field that was asked for or is there, in the order of the leaves.
 
-    ``named`` are the QEMU property names that the user wrote in ``--cpu``: their fields get a line in any case.
-    ``answers`` says whether KVM has leaves from QEMU to answer with when the guest's CPUID raises #VE.
+    ``words`` are what the user said by name: the fields that ``-cpu`` names get a line in any case. ``answers`` says
+    whether KVM has leaves from QEMU to answer with when the guest's CPUID raises #VE.
     """
     evidence = _aligned(evidence)
+    case = Case(evidence, judge, words)
     readable = spelled_like(judge.readable(), evidence.actual)
     lines: list[Line] = []
     every = evidence.requested.keys() | evidence.actual.keys() | readable.keys()
     for leaf in sorted(every, key=lambda leaf: leaf.order):
         if leaf in evidence.actual:
-            lines.extend(_fields(leaf, evidence, judge, named))
+            lines.extend(_fields(leaf, case))
         elif leaf in readable:
-            lines.extend(_unread(leaf, readable[leaf], evidence, named))
+            lines.extend(_unread(leaf, readable[leaf], case))
         else:
-            lines.extend(_by_hypercall(leaf, evidence.requested[leaf], named, answers=answers))
+            lines.extend(_by_hypercall(leaf, evidence.requested[leaf], words, answers=answers))
     return lines
 
 
@@ -45,19 +49,16 @@ def differing(first: Cpuid, other: Cpuid, vcpu: int) -> list[Line]:
         for field in fields_of(leaf):
             expected, got = _value(first, leaf, field), _value(other, leaf, field)
             if expected != got and not field.dynamic:
-                verdict = Verdict.UNREADABLE if got is None else Verdict.ALTERED
-                lines.append(
-                    _line(
-                        leaf,
-                        field,
-                        asked=expected,
-                        chosen=None,
-                        got=got,
-                        verdict=verdict,
-                        cause="vcpu-differs",
-                        vcpu=vcpu,
-                    )
+                line = _line(
+                    leaf,
+                    field,
+                    asked=expected,
+                    chosen=None,
+                    got=got,
+                    verdict=Verdict.UNREADABLE if got is None else _difference(field, got),
+                    cause="vcpu-differs",
                 )
+                lines.append(replace(line, vcpu=vcpu, kind=Kind.VCPUS_DIFFER, mend=AT_FAULT))
     return lines
 
 
@@ -71,28 +72,46 @@ def count(lines: Iterable[Line]) -> dict[str, int]:
     return counts
 
 
-def _fields(leaf: Leaf, evidence: Evidence, judge: Judge, named: frozenset[str]) -> Iterator[Line]:
+def _fields(leaf: Leaf, case: Case) -> Iterator[Line]:
+    evidence, judge, words = case
     waits_for = judge.ve_until(leaf)
     touched = _requested(evidence, leaf) | evidence.actual[leaf]
     for field in fields_of(leaf, touched):
-        by_name = field.qemu_name in named
-        if not touched.get(field.register) & field.mask and not by_name:
+        word = words.about(leaf, field)
+        got = field.extract(evidence.actual[leaf])
+        by_name = word is not None and word.of_cpu
+        broken = word is not None and not word.kept(field, got)
+        if not touched.get(field.register) & field.mask and not by_name and not broken:
             continue
         asked = _asked(evidence, leaf, field)
-        got = field.extract(evidence.actual[leaf])
-        verdict = Verdict.BY_HYPERCALL if waits_for else _verdict(field, asked, got)
-        yield _line(
+        if asked is None and by_name:
+            asked = 0  # QEMU leaves out a leaf of zeros, and this bit was spoken of
+        line = _line(
             leaf,
             field,
             asked=asked,
             chosen=_chosen(evidence, leaf, field),
             got=got,
-            verdict=verdict,
-            cause=f"#VE until the guest sets TD_CTLS.{waits_for}"
-            if waits_for
-            else _cause(leaf, field, (asked or 0) ^ got, judge, evidence),
+            verdict=Verdict.BY_HYPERCALL,
+            cause=f"#VE until the guest sets TD_CTLS.{waits_for}",
             named=by_name,
         )
+        if not waits_for:
+            wanted = word.wants(field, asked or 0) if word is not None and broken else asked
+            cause = _cause(leaf, field, (wanted or 0) ^ got, case)
+            line = replace(line, verdict=_verdict(field, wanted, got), cause=cause)
+            line = _classed(line, Deviation(leaf, field, wanted or 0, got, cause, word), case)
+        yield line
+
+
+def _classed(line: Line, deviation: Deviation, case: Case) -> Line:
+    """Give a deviation its class and its mend."""
+    if not line.deviates:
+        return line
+    kind = classify(deviation, case)
+    feature = bool(deviation.wanted and deviation.field.qemu_name) and deviation.field.width == 1
+    enforced = case.words.enforce and feature and kind is Kind.LOST
+    return replace(line, kind=kind, enforced=enforced, mend=mend(kind, deviation, case))
 
 
 def _line(
@@ -105,7 +124,6 @@ def _line(
     verdict: Verdict,
     cause: str,
     named: bool = False,
-    vcpu: int | None = None,
 ) -> Line:
     return Line(
         leaf=leaf.number,
@@ -121,7 +139,6 @@ def _line(
         cause=cause,
         critical=field.kvm_critical,
         named=named,
-        vcpu=vcpu,
     )
 
 
@@ -137,20 +154,27 @@ def _verdict(field: Field, asked: int | None, got: int) -> Verdict:
         return Verdict.DYNAMIC
     if (asked or 0) == got:
         return Verdict.HONOURED
-    if asked is None or (not asked and not field.qemu_name and field.width == 1):
-        return Verdict.UNASKED
+    if field.width == 1 and (asked or field.qemu_name):
+        return _difference(field, got)
+    return Verdict.UNASKED if asked is None or field.width == 1 else Verdict.ALTERED
+
+
+def _difference(field: Field, got: int) -> Verdict:
+    """What is not as it was to be: a feature, or the value of a field of several bits."""
     if field.width > 1:
         return Verdict.ALTERED
     return Verdict.FORCED_ON if got else Verdict.FORCED_OFF
 
 
-def _unread(leaf: Leaf, there: Registers, evidence: Evidence, named: frozenset[str]) -> Iterator[Line]:
+def _unread(leaf: Leaf, there: Registers, case: Case) -> Iterator[Line]:
     """A leaf that the TD has and KVM did not return."""
+    evidence, _, words = case
     for field in fields_of(leaf, _requested(evidence, leaf) | there):
-        by_name = field.qemu_name in named
+        word = words.about(leaf, field)
+        by_name = word is not None and word.of_cpu
         asked = _asked(evidence, leaf, field)
         if asked or field.extract(there) or by_name:
-            yield _line(
+            line = _line(
                 leaf,
                 field,
                 asked=asked,
@@ -160,12 +184,14 @@ def _unread(leaf: Leaf, there: Registers, evidence: Evidence, named: frozenset[s
                 cause="KVM did not return the leaf",
                 named=by_name,
             )
+            yield _classed(line, Deviation(leaf, field, asked or 0, None, line.cause, word), case)
 
 
-def _by_hypercall(leaf: Leaf, requested: Registers, named: frozenset[str], *, answers: bool) -> Iterator[Line]:
+def _by_hypercall(leaf: Leaf, requested: Registers, words: Words, *, answers: bool) -> Iterator[Line]:
     for field in fields_of(leaf, requested):
         asked = field.extract(requested)
-        by_name = field.qemu_name in named
+        word = words.about(leaf, field)
+        by_name = word is not None and word.of_cpu
         if asked or by_name:
             yield _line(
                 leaf,
@@ -179,12 +205,12 @@ def _by_hypercall(leaf: Leaf, requested: Registers, named: frozenset[str], *, an
             )
 
 
-def _cause(leaf: Leaf, field: Field, differing_bits: int, judge: Judge, evidence: Evidence) -> str:
+def _cause(leaf: Leaf, field: Field, differing_bits: int, case: Case) -> str:
     """The causes of the bits that differ, or of the whole field when none does; each said once."""
     positions: Sequence[int] = range(field.low, field.high + 1)
     if differing_bits:
         positions = [p for p in positions if differing_bits >> (p - field.low) & 1]
-    causes = dict.fromkeys(judge.cause(Bit(leaf, field.register, p), evidence) for p in positions)
+    causes = dict.fromkeys(case.judge.cause(Bit(leaf, field.register, p), case.evidence) for p in positions)
     return ", ".join(causes)
 
 

@@ -31,6 +31,26 @@ DEVIATIONS = (Verdict.FORCED_OFF, Verdict.ALTERED, Verdict.UNASKED, Verdict.FORC
 """The verdicts that say the TD is not what was asked for, the gravest first."""
 
 
+class Kind(StrEnum):
+    """The class of a deviation: whose word is not kept, and so whether somebody can mend it."""
+
+    BROKEN_WORD = "broken-word"
+    """Somebody said it in so many words: ``+x``, ``-x``, ``prop=value`` of ``-cpu``, ``--xfam``, ``--attributes``, or
+    a choice file."""
+    LOST = "lost"
+    """A feature that the named model promises; or any field that could be as it was asked for, in another TD."""
+    CRITICAL = "critical"
+    """KVM's own emulation relies on it."""
+    VCPUS_DIFFER = "vcpus-differ"
+    """One vCPU has what another has not."""
+    ARCHITECTURAL = "architectural"
+    """So in every TD of this module on this processor, whatever is asked."""
+
+
+def _no_kind() -> None:
+    """The class of what does not deviate. A factory, so that each line as JSON has its class."""
+
+
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """One field of one leaf: asked, chosen, got, and who decided.
 
@@ -55,6 +75,14 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """The user named this feature in ``--cpu``."""
     vcpu: int | None = None
     """The one vCPU that this line is about, when it differs from vCPU 0."""
+    kind: Kind | None = msgspec.field(default_factory=_no_kind, name="class")
+    """None where nothing deviates."""
+    enforced: bool = False
+    """The model promised it, and ``-cpu`` has ``enforce``."""
+    mend: str = ""
+    """What makes a deviation go away, in one sentence."""
+    waived: str = ""
+    """Why it may be so all the same: the reason that a waiver gives."""
 
     @property
     def where(self) -> str:

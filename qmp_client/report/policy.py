@@ -1,4 +1,4 @@
-"""When a report is not good enough: the verdicts that fail it, or its difference from a saved one. Pure."""
+"""When a report is not good enough: the classes and verdicts that fail it, or its difference from a saved one. Pure."""
 
 from __future__ import annotations
 
@@ -6,27 +6,33 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from qmp_client.errors import UsageError, nearest
-from qmp_client.reconcile.verdict import DEVIATIONS, Line, Verdict
+from qmp_client.reconcile.verdict import DEVIATIONS, Kind, Line, Verdict
 
 if TYPE_CHECKING:
     from qmp_client.report.model import Environment
 
-CRITICAL = "critical"
-WORDS = (*(verdict.value for verdict in DEVIATIONS), CRITICAL)
-DEFAULT = "forced-off,altered,unasked,critical"
+ENFORCED = "enforced"
+"""A word for what is lost where ``-cpu`` has ``enforce``."""
+CLASSES = tuple(kind.value for kind in Kind)
+VERDICTS = tuple(verdict.value for verdict in DEVIATIONS)
+WORDS = (*CLASSES, ENFORCED, *VERDICTS)
+DEFAULT = "broken-word,critical,vcpus-differ,enforced"
 NONE = "none"
 
 
 class Policy(NamedTuple):
-    """Which lines fail a report."""
+    """Which lines fail a report: those of these classes and verdicts, unless a waiver lets them pass."""
 
+    kinds: frozenset[Kind]
     verdicts: frozenset[Verdict]
-    critical: bool
-    """Whether any deviation in KVM's critical set fails it."""
+    enforced: bool
+    """Whether what is lost fails it where ``-cpu`` has ``enforce``."""
 
     def fails(self, line: Line) -> bool:
         """Whether this line alone makes the command exit with 1."""
-        return line.verdict in self.verdicts or (self.critical and line.critical and line.deviates)
+        if line.waived:
+            return False
+        return line.kind in self.kinds or line.verdict in self.verdicts or (self.enforced and line.enforced)
 
     def failing(self, lines: Iterable[Line]) -> list[Line]:
         """The lines that fail a report, in their order."""
@@ -34,13 +40,18 @@ class Policy(NamedTuple):
 
 
 def parse(text: str) -> Policy:
-    """Read ``--fail-on``: verdicts and ``critical`` between commas, or ``none``. Raises UsageError."""
+    """Read ``--fail-on``: classes and verdicts between commas, or ``none``. Raises UsageError."""
     words = {word.strip() for word in text.split(",")} - {"", NONE}
     for word in sorted(words - set(WORDS)):
         raise UsageError(
-            f"--fail-on {word}: no such verdict", hint=nearest(word, WORDS) or f"it takes {', '.join(WORDS)} or none"
+            f"--fail-on {word}: no such class or verdict",
+            hint=nearest(word, WORDS) or f"it takes {', '.join(WORDS)} or none",
         )
-    return Policy(frozenset(Verdict(word) for word in words - {CRITICAL}), CRITICAL in words)
+    return Policy(
+        frozenset(Kind(word) for word in words.intersection(CLASSES)),
+        frozenset(Verdict(word) for word in words.intersection(VERDICTS)),
+        ENFORCED in words,
+    )
 
 
 class Criteria(NamedTuple):

@@ -12,7 +12,7 @@ from rich.text import Text
 from plugin.cpuid import Leaf
 from plugin.cpuid.values import bits, say
 from plugin.tdx_module import attribute_names, xfam_names
-from qmp_client.reconcile.verdict import Line, Verdict
+from qmp_client.reconcile.verdict import Kind, Line, Verdict
 from qmp_client.report.console import entry, fits, many
 from qmp_client.report.model import Report
 from qmp_client.report.policy import Criteria, Policy, compare
@@ -27,12 +27,21 @@ STYLES = {
     Verdict.DYNAMIC: "dim",
     Verdict.BY_HYPERCALL: "dim",
 }
+KIND_STYLES = {
+    Kind.BROKEN_WORD: "bold red",
+    Kind.CRITICAL: "bold red",
+    Kind.VCPUS_DIFFER: "bold red",
+    Kind.LOST: "yellow",
+    Kind.ARCHITECTURAL: "dim",
+}
 
 
 def show(report: Report, criteria: Criteria, console: Console, *, everything: bool = False) -> None:
     """Print the report: a header, the summary line, the deviations (or ``everything``), and the notes."""
     _header(report, console)
-    show_lines(report.lines, criteria.policy, console, everything=everything)
+    show_lines(
+        report.lines, criteria.policy, console, everything=everything, inferred=report.environment.module is None
+    )
     for note in report.notes:
         console.print(f"note: {note}")
     for caveat in report.environment.caveats:
@@ -40,19 +49,47 @@ def show(report: Report, criteria: Criteria, console: Console, *, everything: bo
     _conclusion(report, criteria, console)
 
 
-def show_lines(lines: Sequence[Line], policy: Policy, console: Console, *, everything: bool = False) -> None:
-    """Print the deviations, or ``everything``, as a table."""
-    if shown := [line for line in lines if everything or line.deviates or line.named]:
+def show_lines(
+    lines: Sequence[Line], policy: Policy, console: Console, *, everything: bool = False, inferred: bool = False
+) -> None:
+    """Print the deviations, or ``everything``, as a table, and what mends those that fail.
+
+    What is so in every TD is only counted, unless it fails the policy; ``inferred`` where no module's tables say so.
+    """
+    folded = [line for line in lines if _is_folded(line, policy)]
+    shown = [line for line in lines if everything or (_is_told(line) and line not in folded)]
+    if shown:
         table = _table(shown, policy, plain=not console.is_terminal)
         if fits(table, console):
             console.print(table)
-            return
-        for line in shown:
-            mark = "* " if policy.fails(line) else "  "
-            values = [f"{word} {_value(line, getattr(line, word))}" for word in ("asked", "chosen", "got")]
-            verdict = Text(line.verdict.value, style=STYLES[line.verdict])
-            said = Text.assemble(", ".join(values), ": ", verdict, ", ", _cause(line))
-            entry(Text(f"{mark}{line.where} {_name(line)}"), said, console)
+        else:
+            for line in shown:
+                values = [f"{word} {_value(line, getattr(line, word))}" for word in ("asked", "chosen", "got")]
+                verdict = Text(line.verdict.value, style=STYLES[line.verdict])
+                kind = f" ({line.kind.value})" if line.kind else ""
+                said = Text.assemble(", ".join(values), ": ", verdict, kind, ", ", _cause(line))
+                entry(Text(f"{_mark(line, policy):2}{line.where} {_name(line)}"), said, console)
+    if folded and not everything:
+        how = " (inferred)" if inferred else ""
+        are = "is" if len(folded) == 1 else "are"
+        console.print(f"{many(len(folded), 'field')} {are} so in every TD of this module{how}: --all")
+    for line in policy.failing(lines):
+        console.print(f"* {line.where} {line.name}{_of_vcpu(line)}: {line.mend}", style="bold")
+    for line in lines:
+        if line.waived:
+            console.print(f"w {line.where} {line.name}{_of_vcpu(line)}: {line.waived}", style="dim")
+
+
+def _is_told(line: Line) -> bool:
+    return line.deviates or line.named
+
+
+def _is_folded(line: Line, policy: Policy) -> bool:
+    return line.kind is Kind.ARCHITECTURAL and not line.named and not line.waived and not policy.fails(line)
+
+
+def _mark(line: Line, policy: Policy) -> str:
+    return "*" if policy.fails(line) else "w" if line.waived else ""
 
 
 def _conclusion(report: Report, criteria: Criteria, console: Console) -> None:
@@ -66,9 +103,14 @@ def _conclusion(report: Report, criteria: Criteria, console: Console) -> None:
         )
         return
     failing = criteria.policy.failing(report.lines)
-    kinds = ", ".join(dict.fromkeys(line.verdict.value for line in failing))
+    kinds = ", ".join(dict.fromkeys((line.kind or line.verdict).value for line in failing))
+    waived = sum(bool(line.waived) for line in report.lines)
+    rest = f" ({waived} waived, marked w)" if waived else ""
+    fail = "fails" if len(failing) == 1 else "fail"
     console.print(
-        f"{len(failing)} lines fail the policy (marked *): {kinds}" if failing else "as expected: no line fails",
+        f"{many(len(failing), 'line')} {fail} the policy (marked *): {kinds}{rest}"
+        if failing
+        else f"as expected: no line fails{rest}",
         style="bold red" if failing else "bold green",
     )
 
@@ -112,10 +154,11 @@ def _table(lines: Sequence[Line], policy: Policy, *, plain: bool) -> Table:
     for title in ("asked", "chosen", "got"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
+    table.add_column("class", no_wrap=True)
     table.add_column("cause", overflow="fold")
     for line in lines:
         table.add_row(
-            "*" if policy.fails(line) else "",
+            _mark(line, policy),
             str(Leaf(line.leaf, line.subleaf)),
             line.register,
             bits(line.low, line.high),
@@ -124,6 +167,7 @@ def _table(lines: Sequence[Line], policy: Policy, *, plain: bool) -> Table:
             _value(line, line.chosen),
             _value(line, line.got),
             Text(line.verdict.value, style=STYLES[line.verdict]),
+            Text(line.kind.value, style=KIND_STYLES[line.kind]) if line.kind else "",
             _cause(line),
         )
     return table
@@ -134,7 +178,11 @@ def _name(line: Line) -> str:
 
 
 def _cause(line: Line) -> str:
-    return line.cause + (f" (vCPU {line.vcpu})" if line.vcpu is not None else "")
+    return line.cause + _of_vcpu(line)
+
+
+def _of_vcpu(line: Line) -> str:
+    return f" (vCPU {line.vcpu})" if line.vcpu is not None else ""
 
 
 def _value(line: Line, value: int | None) -> str:

@@ -11,7 +11,7 @@ from qmp_client import stdout
 from qmp_client.replay.read import read
 from qmp_client.replay.show import show
 from qmp_client.replay.td import Story, stories
-from qmp_client.report.policy import Criteria, parse
+from qmp_client.report.policy import NONE, Criteria, parse
 
 
 class Request(NamedTuple):
@@ -19,13 +19,13 @@ class Request(NamedTuple):
 
     file: Path
     calls: bool
-    fail_on: str
+    fail_on: str | None
     form: str
 
 
 def run(request: Request) -> int:
     """Show the calls of a record, and reconcile each of its TDs. Raises UsageError for a file that is no record."""
-    criteria = Criteria(parse(request.fail_on))
+    criteria = Criteria(parse(request.fail_on or NONE))
     talk = read(request.file)
     try:
         host = load_host(talk.head.module, talk.head.platform)

@@ -35,8 +35,8 @@ def cells(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
 def test_two_machine_types(base: list[str], tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     result = run(*base, "--cpu", "host", "--machine", "pc-q35-9.0", "--machine", "pc-q35-10.1", "--output", output)
-    assert result.returncode == 1, result.stderr
-    assert "2 cells: 0 as expected, 2 not, 0 failed" in result.stdout
+    assert result.returncode == 0, result.stderr
+    assert "2 cells: 2 as expected, 0 not, 0 failed" in result.stdout
     widths = {
         machine: next(e["eax"] >> 16 & 0xFF for e in found["report"]["actual"] if e["leaf"] == 0x80000008)
         for (_, machine), found in cells(output).items()
@@ -122,7 +122,7 @@ def test_a_known_cell_is_not_run_again(base: list[str], qemu: Path, firmware: Pa
     again = run(*options, *QUIET)
     assert "2 cells, 1 of them known already" in again.stderr
     assert len(starts.read_text().splitlines()) == 3, "what failed is tried again"
-    strict = run(*options)
+    strict = run(*options, "--fail-on", "lost")
     assert "0 as expected, 1 not, 1 failed" in strict.stdout, "what is known is judged by today's policy"
     with own.open("a") as file:
         file.write("# another build\n")

@@ -12,9 +12,9 @@ from qmp_client.matrix.result import Cell, Result
 from qmp_client.reconcile.reconcile import count, title
 from qmp_client.reconcile.verdict import Line, Verdict
 from qmp_client.report.model import Choice, Environment, Report, Request
-from qmp_client.report.policy import DEFAULT, parse
+from qmp_client.report.policy import parse
 
-POLICY = parse(DEFAULT)
+POLICY = parse("forced-off,altered,unasked,critical")
 _WANTED = (
     "0 1 2 4.0 4.1 4.2 4.3 5 6 7.0 7.1 7.2 a b.0 b.1 d.0 d.1 d.2 d.9 14.0 15 16 19 1a 1d.1 1e 1f.0 1f.1 21.0 "
     "80000000 80000001 80000007 80000008"

@@ -62,7 +62,7 @@ async def test_a_grid_is_spread_over_the_pool(broker: Broker, agent: Start, tmp_
     axes = ["--cpu", "host", "--cpu", "host,-avx512f", "--smp", "1", "--smp", "2"]
     pages = ["--html", str(tmp_path / "grid.html"), "--junit", str(tmp_path / "grid.xml")]
     done = await soon(broker, "submit", "--pool", POOL, "--id", "grid", *axes, *pages, "--format", "json")
-    assert done.returncode == 1, "no TD on Emerald Rapids is exactly as asked for"
+    assert done.returncode == 0, "no word is broken"
     results = [msgspec.json.decode(line, type=Result) for line in done.stdout.splitlines()]
     assert [result.job for result in results] == ["grid-1", "grid-2", "grid-3", "grid-4"]
     assert {result.host for result in results} == {"alpha", "beta"}

@@ -16,7 +16,7 @@ from qmp_client.reconcile.verdict import Verdict
 from qmp_client.report import policy
 from tests.matrix.results import bad, cell, good, line
 
-POLICY = policy.parse(policy.DEFAULT)
+POLICY = policy.parse("forced-off,altered,unasked")
 MIXED = [
     good(cell("host", "pc-q35-10.1")),
     good(cell("host", "q35")),

@@ -6,21 +6,35 @@ from pathlib import Path
 
 import pytest
 
-from qmp_client.qemu.command_line import Machine, arguments, features_named
+from qmp_client.qemu.command_line import Machine, arguments, changes, enforces, settings
 
 
 @pytest.mark.parametrize(
-    ("cpu", "named"),
+    ("cpu", "said"),
     [
-        ("host", {}),
-        ("host,-waitpkg", {"waitpkg": False}),
-        ("host,+aes,avx512f=off,sse4_1=on", {"aes": True, "avx512f": False, "sse4-1": True}),
-        ("SapphireRapids,phys-bits=46,host-phys-bits=on", {"host-phys-bits": True}),
-        ("host,pku", {"pku": True}),
+        ("host", []),
+        ("host,-waitpkg", [("-waitpkg", "waitpkg", "off")]),
+        ("host,-aes,+sse4_1,avx512f=off", [("avx512f=off", "avx512f", "off"), ("+sse4_1", "sse4-1", "on"),
+                                           ("-aes", "aes", "off")]),
+        ("SapphireRapids,phys-bits=46,host_phys_bits=yes", [("phys-bits=46", "phys-bits", "46"),
+                                                            ("host_phys_bits=yes", "host-phys-bits", "on")]),
+        ("host,pku", [("pku", "pku", "on")]),
     ],
+)  # fmt: skip
+def test_words_of_cpu_in_qemu_s_order(cpu: str, said: list[tuple[str, str, str]]) -> None:
+    assert [tuple(setting) for setting in settings(cpu)] == said
+
+
+@pytest.mark.parametrize(
+    ("cpu", "holds"),
+    [("host", False), ("Nehalem,enforce", True), ("host,enforce=off", False), ("host,enforce=off,enforce=on", True)],
 )
-def test_features_named(cpu: str, named: dict[str, bool]) -> None:
-    assert features_named(cpu) == named
+def test_enforce_is_for_the_report(cpu: str, holds: bool) -> None:
+    """QEMU would end at the first feature that is not there, and nothing could be read."""
+    assert enforces(cpu) is holds
+    argv = arguments(Machine(Path("/q"), Path("/f"), cpu=cpu), monitor_fd=7)
+    assert "enforce" not in argv[argv.index("-cpu") + 1]
+    assert any("enforce" in sentence for sentence in changes(cpu)) is ("enforce" in cpu)
 
 
 def test_the_user_s_cpu_reaches_qemu_untouched() -> None:

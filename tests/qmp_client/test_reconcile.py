@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from plugin.cpuid import ZERO, Leaf, Registers
 from plugin.cpuid.fields import fields_of
 from plugin.tdx_module import TdParams, init_td, load_host, load_module, load_platform
+from qmp_client.qemu.command_line import settings
 from qmp_client.reconcile.cause import Evidence, EvidenceJudge, ModuleJudge
 from qmp_client.reconcile.reconcile import count, differing, reconcile
-from qmp_client.reconcile.verdict import Line, Verdict
-from qmp_client.report.policy import DEFAULT, Criteria, compare, parse
+from qmp_client.reconcile.verdict import Kind, Line, Verdict
+from qmp_client.reconcile.words import of_cpu, sort
+from qmp_client.report.policy import DEFAULT, WORDS, Criteria, compare, parse
 
 MODULE = load_module("1.5.05")
 PLATFORM = load_platform("emerald-rapids")
@@ -90,7 +92,7 @@ def test_a_leaf_that_the_td_does_not_have_comes_by_hypercall() -> None:
 def test_a_named_feature_gets_a_line_even_when_nothing_is_set() -> None:
     nothing = evidence({Leaf(7, 0): ZERO}, {Leaf(7, 0): ZERO})
     assert reconcile(nothing, EvidenceJudge()) == []
-    line = only(reconcile(nothing, EvidenceJudge(), frozenset({"waitpkg"})))
+    line = only(reconcile(nothing, EvidenceJudge(), sort(of_cpu(settings("host,-waitpkg"), {}))))
     assert (line.name, line.named, line.verdict) == ("waitpkg", True, Verdict.HONOURED)
 
 
@@ -147,6 +149,7 @@ def test_a_vcpu_that_differs_is_named() -> None:
     first, other = {Leaf(7, 0): Registers(ebx=SMEP)}, {Leaf(7, 0): ZERO}
     line = only(differing(first, other, vcpu=3))
     assert (line.cause, line.vcpu, line.critical) == ("vcpu-differs", 3, True)
+    assert (line.verdict, line.kind) == (Verdict.FORCED_OFF, Kind.VCPUS_DIFFER), "one bit is not altered"
     assert differing({Leaf(1): ZERO}, {Leaf(1): Registers(ebx=1 << 24)}, vcpu=1) == [], "its APIC id is its own"
 
 
@@ -156,21 +159,36 @@ def test_a_leaf_that_one_vcpu_lacks_is_unreadable_there() -> None:
     assert any(line.name == "smep" for line in lines)
 
 
-def deviation(verdict: Verdict = Verdict.FORCED_ON, *, critical: bool = False) -> Line:
-    return Line(7, "ebx", 7, 7, "smep", 0, None, 1, verdict, "fixed-1", subleaf=0, critical=critical)
+def deviation(
+    verdict: Verdict = Verdict.FORCED_ON, kind: Kind | None = None, *, enforced: bool = False, waived: str = ""
+) -> Line:
+    return Line(
+        7, "ebx", 7, 7, "smep", 0, None, 1, verdict, "fixed-1", subleaf=0, kind=kind, enforced=enforced, waived=waived
+    )
 
 
 def test_the_default_policy() -> None:
-    policy = parse(DEFAULT)
-    assert not policy.fails(deviation(Verdict.FORCED_ON))
-    assert policy.fails(deviation(Verdict.FORCED_ON, critical=True)), "KVM's own emulation relies on it"
-    assert policy.fails(deviation(Verdict.FORCED_OFF))
-    assert not policy.fails(deviation(Verdict.HONOURED, critical=True))
-    assert not parse("none").fails(deviation(Verdict.FORCED_OFF, critical=True))
+    failing = {kind for kind in Kind if parse(DEFAULT).fails(deviation(kind=kind))}
+    assert failing == {Kind.BROKEN_WORD, Kind.CRITICAL, Kind.VCPUS_DIFFER}
+    assert not parse(DEFAULT).fails(deviation(Verdict.HONOURED))
+    assert not any(parse("none").fails(deviation(kind=kind)) for kind in Kind)
+
+
+def test_what_is_lost_fails_where_the_model_is_enforced() -> None:
+    lost = deviation(Verdict.FORCED_OFF, Kind.LOST, enforced=True)
+    assert parse(DEFAULT).fails(lost)
+    assert not parse("broken-word").fails(lost), "whoever names words gets these"
+
+
+@given(st.sampled_from(Kind), st.sampled_from(Verdict), st.sampled_from(WORDS))
+def test_each_word_fails_what_it_names(kind: Kind, verdict: Verdict, word: str) -> None:
+    line = deviation(verdict, kind)
+    assert parse(word).fails(line) == (word in (kind, verdict))
+    assert not parse(word).fails(deviation(verdict, kind, waived="known"))
 
 
 def test_a_saved_report_decides_in_the_policy_s_stead() -> None:
-    policy, failing = parse(DEFAULT), deviation(Verdict.FORCED_OFF)
+    policy, failing = parse(DEFAULT), deviation(Verdict.FORCED_OFF, Kind.BROKEN_WORD)
     assert (Criteria(policy).exit_code([]), Criteria(policy).exit_code([failing])) == (0, 1)
     assert Criteria(policy, [failing]).exit_code([failing]) == 0, "as it was"
     assert Criteria(parse("none"), [failing]).exit_code([]) == 1, "better than it was is not as it was"
