@@ -187,7 +187,7 @@ async def test_ctrl_c_leaves_the_jobs_running_and_says_how_to_come_back(
         (["--pool", "a", "--id", "#"], "--id #"),
         (["--pool", "a", "--choose", "all"], "$.choose"),
         (["--result", "a", "--pool", "b"], "--result only fetches"),
-        (["--pool", "a", "--fail-on", "much"], "no such verdict"),
+        (["--pool", "a", "--fail-on", "much"], "no such class or verdict"),
     ],
 )
 def test_wrong_words(broker: Broker, words: list[str], said: str) -> None:

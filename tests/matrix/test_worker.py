@@ -29,7 +29,7 @@ def descriptors() -> set[str]:
 
 def test_no_worker() -> None:
     before = descriptors()
-    work = Work([], {}, [], Path("/none.fd"), Wish(), Policy(frozenset(), critical=False), 1)
+    work = Work([], {}, [], Path("/none.fd"), Wish(), Policy(frozenset(), frozenset(), enforced=False), 1)
     with pytest.raises(TdxCpuidError, match="no process for the cells could be started: Resource temporarily"):
         start(work, [])
     assert descriptors() == before
