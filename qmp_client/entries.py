@@ -20,6 +20,22 @@ class Entry(msgspec.Struct, omit_defaults=True):
     subleaf: int | None = None
 
 
+class GuestEntry(msgspec.Struct, omit_defaults=True):
+    """One leaf as the code in the guest that executes CPUID finds it in the end, 32 bits each.
+
+    The registers are absent where the VMM answers, and with what is not known.
+    """
+
+    leaf: int
+    eax: int | None = None
+    ebx: int | None = None
+    ecx: int | None = None
+    edx: int | None = None
+    subleaf: int | None = None
+    ve: str = ""
+    """CPUID raised #VE, and this is who answered it: ``vmm``, or ``guest-zeros``, the guest's own handler."""
+
+
 def to_cpuid(entries: Iterable[Entry]) -> dict[Leaf, Registers]:
     """Turn entries into the project's vocabulary."""
     return {Leaf(e.leaf, e.subleaf): Registers(e.eax, e.ebx, e.ecx, e.edx) for e in entries}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from plugin.kvm.host import MISSING, HostRefused, find_host
 from plugin.tdx_module import ModuleVersion, Platform, TdxHost, UnknownName, load_module, load_platform
-from qmp_client.errors import MissingError, UsageError
+from plugin.tdx_module.guests import Guest, UnknownGuest, find_guest
+from qmp_client.errors import MissingError, UsageError, nearest
 
 
 def a_module(name: str) -> ModuleVersion:
@@ -28,6 +29,14 @@ def a_platform(name: str) -> Platform:
         return load_platform(name)
     except UnknownName as error:
         raise UsageError(str(error)) from error
+
+
+def a_guest(name: str) -> Guest:
+    """The guest of that name, or with those controls. Raises UsageError with what there is."""
+    try:
+        return find_guest(name)
+    except UnknownGuest as error:
+        raise UsageError(str(error), hint=nearest(error.word, error.known)) from error
 
 
 def a_host(module: str, platform: str, *, strict: bool = False) -> TdxHost:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from plugin.cpuid.leaf import ALL, REGISTERS, Bit, Leaf, Register, Registers
+from plugin.cpuid.linux import linux_flags
 from plugin.typing import NamedTuple
 
 _TABLE = os.path.join(os.path.dirname(__file__), "data", "fields.csv")
@@ -173,11 +174,14 @@ def find(text: str) -> tuple[Field | Bit, ...]:
 
     ``7.0.ecx.5``, ``0x7.0.ecx[5]`` give the field there, or the bare bit if it has no name; ``0x80000008.eax`` and
     ``7.0`` give every named field there; a name (``waitpkg``, ``avx512f``, ``avx512-vnni``) gives each field called
-    so, in the table's or in QEMU's terms. Raises UnknownField with the nearest names.
+    so, in the table's, in QEMU's or in Linux's terms. Raises UnknownField with the nearest names.
     """
     named = _by_name().get(_plain(text.strip()))
     if named:
         return named
+    flag = linux_flags().get(text.strip().lower())
+    if flag is not None and flag.bit is not None:
+        return (field_at(flag.bit) or flag.bit,)
     place = _place(text.strip().lower())
     if place is None:
         raise _unknown(text)
@@ -212,5 +216,6 @@ def _unknown(text: str) -> UnknownField:
     import difflib  # noqa: PLC0415
 
     names = {_plain(name): name for field in all_fields() for name in (field.name, field.qemu_name) if name}
+    names = {_plain(name): name for name, flag in linux_flags().items() if flag.bit is not None} | names
     close = difflib.get_close_matches(_plain(text), names, n=4, cutoff=0.6)
     return UnknownField(text, tuple(names[name] for name in close))

@@ -7,6 +7,7 @@ import click
 from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM
 from qmp_client.cli.completion import MODULE, PLATFORM
 from qmp_client.cli.door import Door, Group, given
+from qmp_client.cli.guest_options import GUEST
 from qmp_client.cli.policy_options import fail_on
 from qmp_client.cli.types import FILE, POSITIVE
 from qmp_client.cli.wish_options import WISH
@@ -25,7 +26,7 @@ Examples:
   tdx-cpuid negotiate -- qemu-system-x86_64 -cpu SapphireRapids -smp 4 -m 8G -drive ...    (your own command line)
 """
 
-GO_WITH_QMP = ("qmp_socket", "cpu", "fail_on", "expect", "form", "everything", "timeout")
+GO_WITH_QMP = ("qmp_socket", "cpu", "guest", "fail_on", "expect", "form", "everything", "timeout")
 SAID_BY_THE_COMMAND_LINE = ("cpu", "smp", "machine_type", "memory", "qemu", "qmp_socket")
 SIMULATED = ("module", "platform", "interface", "faults", "strict_platform")
 
@@ -107,6 +108,7 @@ command = Door(
         click.Option(["--qmp", "qmp_socket"], help="Attach to a running QEMU by its QMP socket; only reads."),
         KVM,
         *WISH,
+        GUEST,
         fail_on(),
         click.Option(["--expect"], type=FILE, help="A saved report: fail only where this one differs."),
         click.Option(

@@ -7,6 +7,7 @@ import click
 from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM
 from qmp_client.cli.completion import MODULE, PLATFORM
 from qmp_client.cli.door import Door
+from qmp_client.cli.guest_options import GUEST
 from qmp_client.cli.policy_options import fail_on
 from qmp_client.cli.wish_options import WISH
 
@@ -44,6 +45,7 @@ command = Door(
             help="The platform: a name, native, or a JSON file.",
         ),
         *WISH,
+        GUEST,
         fail_on(),
         click.Option(["--format", "form"], type=click.Choice(["table", "json"]), default="table", show_default=True),
         click.Option(["--all", "everything"], is_flag=True, help="Show every field, not only deviations."),

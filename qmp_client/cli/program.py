@@ -18,6 +18,7 @@ COMMANDS = {
     "agent": "qmp_client.cli.agent",
     "baseline": "qmp_client.cli.baseline",
     "capture": "qmp_client.cli.capture",
+    "check-guest": "qmp_client.cli.check_guest",
     "contract": "qmp_client.cli.contract",
     "doctor": "qmp_client.cli.doctor",
     "drain": "qmp_client.cli.drain",

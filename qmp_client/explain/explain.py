@@ -9,6 +9,7 @@ import msgspec
 
 from plugin.cpuid import ZERO, Bit, Cpuid
 from plugin.cpuid.fields import Field
+from plugin.cpuid.linux import flags_of
 from plugin.tdx_module import ModuleVersion, Platform
 from plugin.tdx_module.classes import class_of
 from qmp_client.explain.switch import Switch, switch
@@ -31,6 +32,8 @@ class Explanation(msgspec.Struct, frozen=True, rename="kebab"):
     name: str
     """In x86-cpuid-db's terms; empty if there is none."""
     qemu_name: str
+    linux: tuple[str, ...]
+    """What Linux calls it in /proc/cpuinfo."""
     description: str
     critical: bool
     """KVM's own emulation relies on it."""
@@ -69,6 +72,7 @@ def explain(
         where=f"{first.leaf}.{first.register}[{span}]",
         name=field.name if field else "",
         qemu_name=qemu_name,
+        linux=tuple(dict.fromkeys(flag.name for bit in bits for flag in flags_of(bit))),
         description=field.description if field else "",
         critical=field.kvm_critical if field else False,
         hidden_by_kvm=is_hidden,

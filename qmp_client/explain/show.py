@@ -50,7 +50,8 @@ def _full(one: Explanation, console: Console, *, plain: bool) -> None:
 
 
 def _names(one: Explanation) -> str:
-    return f"{one.name or 'none'}; in QEMU: {one.qemu_name or 'none'}"
+    linux = f"; in Linux: {' '.join(one.linux)}" if one.linux else ""
+    return f"{one.name or 'none'}; in QEMU: {one.qemu_name or 'none'}{linux}"
 
 
 def _native(one: Explanation, value: int) -> str:

@@ -14,8 +14,9 @@ from plugin.cpuid.values import signature
 from plugin.kvm.policy import UNSUPPORTED_CPUID
 from plugin.qemu.request.words import load_features
 from plugin.tdx_module import TdxHost, load_module, published_names
+from plugin.tdx_module.guests import LINUX, Guest
 from plugin.tdx_module.names import MIGRATABLE
-from qmp_client.entries import to_cpuid, to_entries
+from qmp_client.entries import Entry, GuestEntry, to_cpuid, to_entries
 from qmp_client.errors import QemuError
 from qmp_client.negotiation.choose import POLICIES, Choice, with_a_width_of_kvm, with_platform_signature
 from qmp_client.negotiation.contradictions import emptied
@@ -26,8 +27,9 @@ from qmp_client.qemu.command_line import enforces, is_named_model, settings
 from qmp_client.qmp.wire import ConfigCpuid, RequestedCpuid
 from qmp_client.reconcile import words
 from qmp_client.reconcile.cause import Evidence
-from qmp_client.reconcile.news import news
+from qmp_client.reconcile.news import nearest, news
 from qmp_client.reconcile.reconcile import count, differing, reconcile
+from qmp_client.reconcile.view import Tables, View
 from qmp_client.reconcile.words import Words
 from qmp_client.report import model
 from qmp_client.report.model import Report
@@ -58,6 +60,8 @@ class Subject(NamedTuple):
     """What was wanted beside the machine."""
     host: TdxHost | None = None
     """What is simulated; None on hardware."""
+    guest: Guest = LINUX
+    """Who executes CPUID in the TD."""
 
 
 class Reading(NamedTuple):
@@ -69,6 +73,8 @@ class Reading(NamedTuple):
     vcpus: Sequence[Vcpu]
     caveats: Sequence[str] = ()
     """What the reading cannot promise, and why."""
+    kvm_copy: Sequence[Entry] | None = None
+    """What KVM took the CPUID of the first vCPU to be; None where it does not tell."""
 
 
 def report_on(subject: Subject, reading: Reading, judge: Referee) -> Report:
@@ -86,12 +92,19 @@ def report_on(subject: Subject, reading: Reading, judge: Referee) -> Report:
     )
     said = words_of(subject.cpu, subject.wish, evidence.configurable)
     lines = reconcile(evidence, judge.judge, said, answers=config.interface == "upstream")
+    view = _view(subject.guest, evidence, reading, judge)
     # On hardware the module is not known; the newest one's gates explain a choice, they hardly change.
     module = subject.host.module if subject.host else load_module(published_names()[-1])
     for vcpu in vcpus[1:]:
         lines += differing(first.actual, vcpu.actual, vcpu.cpu_index)
     return Report(
-        request=model.Request(cpu=subject.cpu, smp=subject.smp, machine=subject.machine, choose=subject.wish.source),
+        request=model.Request(
+            cpu=subject.cpu,
+            smp=subject.smp,
+            machine=subject.machine,
+            choose=subject.wish.source,
+            guest=subject.guest.name,
+        ),
         environment=model.Environment(
             qemu=subject.qemu,
             qemu_version=reading.qemu_version,
@@ -104,11 +117,14 @@ def report_on(subject: Subject, reading: Reading, judge: Referee) -> Report:
         configurable=config.cpuid,
         choice=model.Choice(choice.attributes, choice.xfam, to_entries(choice.cpuid)),
         actual=to_entries(first.actual),
+        guest=_entries(view),
+        kvm_copy=list(reading.kvm_copy or ()),
         vcpus=len(vcpus),
         summary=count(lines),
         lines=lines,
         notes=[
             *judge.notes,
+            *view.assumptions(),
             *_signatures(evidence),
             *emptied(choice.cpuid, choice.xfam, module),
             *_news(evidence, config.interface),
@@ -125,6 +141,25 @@ def words_of(cpu: str, wish: Wish, configurable: Cpuid) -> Words:
     if wish.entries is not None:
         said += words.of_choice(wish.source, wish.entries, configurable)
     return words.sort(said, named_model=is_named_model(cpu), enforce=enforces(cpu))
+
+
+def _view(guest: Guest, evidence: Evidence, reading: Reading, judge: Referee) -> View:
+    """What the guest sees. Where KVM does not tell its copy, it is taken to be what QEMU asked for."""
+    tables = judge.tables or Tables(
+        nearest(evidence.configurable, evidence.actual, [load_module(name) for name in published_names()]), None
+    )
+    known = reading.kvm_copy is not None
+    answers = to_cpuid(reading.kvm_copy or ()) if known else evidence.requested
+    return View(guest, tables, evidence.actual, answers, complete=known)
+
+
+def _entries(view: View) -> list[GuestEntry]:
+    """The view as data."""
+    found = []
+    for leaf, sight in view.everything.items():
+        eax, ebx, ecx, edx = sight.registers or (None,) * 4
+        found.append(GuestEntry(leaf.number, eax, ebx, ecx, edx, subleaf=leaf.subleaf, ve=sight.ve))
+    return found
 
 
 def load_tables() -> None:

@@ -9,6 +9,7 @@ from plugin.tdx_module import Td, TdParams, TdxHost, init_td, load_module, publi
 from qmp_client.entries import to_cpuid
 from qmp_client.qemu.record import Record
 from qmp_client.reconcile.cause import EvidenceJudge, Judge, ModuleJudge
+from qmp_client.reconcile.view import Tables
 
 
 class Referee(NamedTuple):
@@ -16,6 +17,8 @@ class Referee(NamedTuple):
 
     judge: Judge
     notes: tuple[str, ...] = ()
+    tables: Tables | None = None
+    """The module that ran, and the TD's native values; None where they are not known."""
 
 
 def referee(record: Record | None, host: TdxHost | None) -> Referee:
@@ -31,7 +34,12 @@ def referee(record: Record | None, host: TdxHost | None) -> Referee:
     td = record.tds[-1]
     params = TdParams(td.attributes, td.xfam, to_cpuid(td.cpuid_config))
     tables = init_td(host.module, host.platform, params)
-    return Referee(knowing(host, tables, to_cpuid(td.kvm_filtered)), tuple(host.assumptions()))
+    return of_simulation(host, tables, to_cpuid(td.kvm_filtered))
+
+
+def of_simulation(host: TdxHost, td: Td, kvm_filtered: Cpuid) -> Referee:
+    """The judge for a TD that this host's module made."""
+    return Referee(knowing(host, td, kvm_filtered), tuple(host.assumptions()), Tables(host.module, td.native))
 
 
 def knowing(host: TdxHost, td: Td, kvm_filtered: Cpuid) -> ModuleJudge:

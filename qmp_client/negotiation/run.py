@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from plugin.tdx_module.guests import LINUX, Guest
 from qmp_client.entries import to_cpuid
 from qmp_client.errors import TdxCpuidError, UsageError
 from qmp_client.negotiation.choose import POLICIES, Choice
@@ -70,10 +71,10 @@ async def negotiate(
         reading = seen if isinstance(seen, Reading) else seen.reading(process.complaints(), record, setup.host)
     if record is not None:
         reading = reading._replace(caveats=[*reading.caveats, *caveats(record)])
+        if record.tds:
+            reading = reading._replace(kvm_copy=record.tds[-1].kvm_copy)
     report = report_on(_subject(setup), reading, referee(record, setup.host))
     report.notes += overcome(record)
-    if record is not None and record.tds:
-        report.kvm_copy = record.tds[-1].kvm_copy
     return report
 
 
@@ -87,6 +88,7 @@ def _subject(setup: Setup) -> Subject:
         machine=machine.machine,
         wish=setup.wish,
         host=setup.host,
+        guest=setup.guest,
     )
 
 
@@ -124,7 +126,7 @@ async def negotiate_all(children: Sequence[Child], setups: Sequence[Setup]) -> l
     return list(reports.values())
 
 
-async def attach(path: str, cpu: str, timeout: float) -> Report:
+async def attach(path: str, cpu: str, timeout: float, guest: Guest = LINUX) -> Report:
     """Reconcile a TD that already runs under a patched QEMU: the read-only steps over its QMP socket."""
     async with connect(path, timeout) as session:
         await session.require_patches()
@@ -136,7 +138,13 @@ async def attach(path: str, cpu: str, timeout: float) -> Report:
     configurable = to_cpuid(config.cpuid)
     choice = Choice(asked.attributes, asked.xfam, POLICIES["model"](to_cpuid(asked.cpuid), configurable))
     subject = Subject(
-        path, "not observed", cpu, f"{len(vcpus)}", machine="as it runs", wish=Wish(source="not observed")
+        path,
+        "not observed",
+        cpu,
+        f"{len(vcpus)}",
+        machine="as it runs",
+        wish=Wish(source="not observed"),
+        guest=guest,
     )
     known = ["the TD was there before: its choice is taken to be what its -cpu model asked for"]
     return report_on(subject, Reading(version, config, choice, vcpus, known), referee(None, None))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from plugin.tdx_module import TdxHost
+from plugin.tdx_module.guests import LINUX, Guest
 from qmp_client.negotiation.wish import Wish
 from qmp_client.qemu.command_line import Machine, arguments
 from qmp_client.qemu.spawn import Child, Simulation, spawn
@@ -26,6 +27,8 @@ class Setup(NamedTuple):
     """Seconds for each step."""
     further: tuple[str, ...] = ()
     """More words of QEMU's command line."""
+    guest: Guest = LINUX
+    """Who is to execute CPUID in the TD."""
     own: Callable[[int], Sequence[str]] | None = None
     """The user's own command line, made from the number of the monitor's descriptor, in place of the machine's."""
 

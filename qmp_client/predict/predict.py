@@ -13,10 +13,11 @@ from plugin.kvm.dialects.upstream import UpstreamTdx
 from plugin.qemu.request import Host, Refused, Unpredictable, build, vcpu
 from plugin.qemu.request.words import SERIES
 from plugin.tdx_module import TdxHost
+from plugin.tdx_module.guests import LINUX, Guest
 from qmp_client.entries import Entry, to_entries
 from qmp_client.errors import QemuError
 from qmp_client.negotiation.outcome import Reading, Subject, decide, report_on
-from qmp_client.negotiation.referee import Referee, knowing
+from qmp_client.negotiation.referee import of_simulation
 from qmp_client.negotiation.vcpu import Vcpu
 from qmp_client.negotiation.wish import Wish
 from qmp_client.predict import choices
@@ -34,9 +35,10 @@ QEMU_ATTRIBUTES = 1 << 28 | 1 << 30 | 1 << 63
 """ATTRIBUTES that QEMU knows how to set: SEPT_VE_DISABLE, PKS, PERFMON."""
 
 
-def predict(cpu: str, smp: str, wish: Wish, host: TdxHost) -> Report:
+def predict(cpu: str, smp: str, wish: Wish, host: TdxHost, guest: Guest = LINUX) -> Report:
     """Predict the report of ``negotiate`` on a simulated upstream KVM, of a q35 machine under QEMU 10.2.
 
+    ``guest`` is who executes CPUID in the TD.
     Raises what ``negotiate`` would raise, and UsageError for what cannot be predicted.
     """
     kvm = SimulatedKvm(host)
@@ -59,13 +61,13 @@ def predict(cpu: str, smp: str, wish: Wish, host: TdxHost) -> Report:
     except Refused as reason:
         raise error_for(reason) from reason
     config = ConfigCpuid(tdx.attributes & QEMU_ATTRIBUTES, tdx.xfam, _in_order(configurable), tdx.interface)
+    told = _in_order(vcpu.told_to_kvm(request, actual))
     report = report_on(
-        Subject(PREDICTED, "simulated", cpu, smp, "q35", wish, host),
-        Reading(f"{SERIES} ({PREDICTED})", config, choice, [Vcpu(0, asked, actual)]),
-        Referee(knowing(host, td.td, td.kvm_filtered), tuple(host.assumptions())),
+        Subject(PREDICTED, "simulated", cpu, smp, "q35", wish, host, guest),
+        Reading(f"{SERIES} ({PREDICTED})", config, choice, [Vcpu(0, asked, actual)], kvm_copy=told),
+        of_simulation(host, td.td, td.kvm_filtered),
     )
     report.vcpus = request.vcpus  # a TD has one CPUID: what other vCPUs have differs in dynamic fields only
-    report.kvm_copy = _in_order(vcpu.told_to_kvm(request, actual))
     return report
 
 

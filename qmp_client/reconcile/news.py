@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from plugin.cpuid import ALL, REGISTERS, ZERO, Bit, Cpuid, Leaf, Registers, spelled_like
 from plugin.cpuid.fields import field_at, name_of, named_fields_of
-from plugin.kvm.policy import ADDED_CPUID
+from plugin.kvm.policy import ADDED_CPUID, UNSUPPORTED_CPUID
 from plugin.tdx_module import ModuleVersion
 from qmp_client.reconcile.cause import Evidence
 
@@ -23,14 +23,24 @@ def news(evidence: Evidence, known: Sequence[ModuleVersion], hidden: Cpuid, *, w
     """
     found = []
     offered = _without(spelled_like(evidence.configurable, evidence.actual), ADDED_CPUID)
-    nearest = min(known, key=lambda module: _distance(offered, _offer(module, hidden)))
+    closest = _nearest(offered, known, hidden)
     if new := _bits(_without(offered, *(_offer(module, {}) for module in known))):
         found.append(f"can be configured, which no known TDX module allows: {_names(new)}")
-    if whole_offer and (gone := _bits(_without(_offer(nearest, hidden), offered))):
-        found.append(f"cannot be configured any more, unlike in TDX module {nearest.name}: {_names(gone)}")
+    if whole_offer and (gone := _bits(_without(_offer(closest, hidden), offered))):
+        found.append(f"cannot be configured any more, unlike in TDX module {closest.name}: {_names(gone)}")
     if leaves := [leaf for leaf in evidence.actual if all(_absent(module, leaf) for module in known)]:
         found.append(f"in no known TDX module, nobody asked for it: leaf {', '.join(str(leaf) for leaf in leaves)}")
     return found + list(_values(evidence.actual, offered, known))
+
+
+def nearest(configurable: Cpuid, actual: Cpuid, known: Sequence[ModuleVersion]) -> ModuleVersion:
+    """The known version whose offer to a VMM is most like this one; the newest of several."""
+    offered = _without(spelled_like(configurable, actual), ADDED_CPUID)
+    return _nearest(offered, list(reversed(known)), UNSUPPORTED_CPUID)
+
+
+def _nearest(offered: Cpuid, known: Sequence[ModuleVersion], hidden: Cpuid) -> ModuleVersion:
+    return min(known, key=lambda module: _distance(offered, _offer(module, hidden)))
 
 
 def _values(actual: Cpuid, offered: Cpuid, known: Sequence[ModuleVersion]) -> Iterator[str]:

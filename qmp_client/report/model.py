@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from qmp_client.entries import Entry
+from plugin.tdx_module.guests import TD
+from qmp_client.entries import Entry, GuestEntry
 from qmp_client.errors import UsageError
 from qmp_client.reconcile.verdict import Line
 
@@ -22,6 +23,8 @@ class Request(msgspec.Struct, rename="kebab"):
     machine: str
     choose: str
     """How the configurable bits were chosen: a policy's name, or the file's."""
+    guest: str = TD.name
+    """Who executes CPUID in the TD: a name or controls, as ``--guest`` takes them."""
 
     def __str__(self) -> str:
         return f"qemu-system-x86_64 -cpu {self.cpu} -smp {self.smp} -machine {self.machine}"
@@ -67,6 +70,9 @@ class Report(msgspec.Struct, rename="kebab"):
     """What a reader should know about the choice, in sentences."""
     actual: list[Entry] = []
     """The CPUID of the first vCPU, as it was read from the TD."""
+    guest: list[GuestEntry] = []
+    """What the CPUID instruction answers in the guest, every leaf; fields that depend on the moment or the vCPU are as
+    the TD holds them."""
     kvm_copy: list[Entry] = []
     """What KVM took that vCPU's CPUID to be; only a simulated KVM tells."""
     schema: str = SCHEMA

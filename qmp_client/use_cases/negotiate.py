@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from plugin.tdx_module.guests import LINUX, Guest
 from qmp_client.negotiation.setup import Setup, start
 from qmp_client.negotiation.wish import Wish
 from qmp_client.qemu import firmware, locate, which_kvm
@@ -33,6 +34,7 @@ class Request(NamedTuple):
     choose: str
     attributes: str | None
     xfam: str | None
+    guest: str
     fail_on: str | None
     expect: Path | None
     form: str
@@ -50,12 +52,13 @@ def run(request: Request) -> int:
     # Wrong words are found before anything is started. These cannot be wrong, and need not wait for what judges.
     certain = request.expect is None and request.fail_on in (None, "none")
     criteria = None if certain else _criteria(request)
-    setups, additions = ([], ()) if request.qmp_socket is not None else _setups(request)
+    guest = _guest(request)
+    setups, additions = ([], ()) if request.qmp_socket is not None else _setups(request, guest)
     children = [start(setup) for setup in setups]
     from qmp_client.use_cases import negotiated  # noqa: PLC0415  QEMU starts meanwhile
 
     if request.qmp_socket is not None:
-        reports = negotiated.attached(request.qmp_socket, request.cpu, request.timeout)
+        reports = negotiated.attached(request.qmp_socket, request.cpu, request.timeout, guest)
     else:
         reports = negotiated.reports(children, setups, request.form)
     for report in reports:
@@ -63,7 +66,7 @@ def run(request: Request) -> int:
     return negotiated.conclude(reports, criteria or _criteria(request), request.form, everything=request.everything)
 
 
-def _setups(request: Request) -> tuple[list[Setup], tuple[str, ...]]:
+def _setups(request: Request, guest: Guest) -> tuple[list[Setup], tuple[str, ...]]:
     """The TD, or one on each of KVM's interfaces; and what was added to the user's own command line."""
     kvms = which_kvm.find_kvms(request.kvm)
     own = None
@@ -84,7 +87,16 @@ def _setups(request: Request) -> tuple[list[Setup], tuple[str, ...]]:
             request.stock,
         )
     wish = _wish(request)
-    return [Setup(machine, kvm, wish, request.timeout, own=own) for kvm in kvms], additions
+    return [Setup(machine, kvm, wish, request.timeout, guest=guest, own=own) for kvm in kvms], additions
+
+
+def _guest(request: Request) -> Guest:
+    """A wrong name is found before anything is started; the default is none."""
+    if request.guest == LINUX.name:
+        return LINUX
+    from qmp_client.names import a_guest  # noqa: PLC0415  for few, and QEMU waits
+
+    return a_guest(request.guest)
 
 
 def _wish(request: Request) -> Wish:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from plugin.tdx_module.guests import Guest
 from qmp_client import formats
 from qmp_client.negotiation.run import attach, negotiate, negotiate_all
 from qmp_client.negotiation.setup import Setup
@@ -20,9 +21,9 @@ def reports(children: Sequence[Child], setups: Sequence[Setup], form: str) -> li
     return [asyncio.run(negotiate(children[0], setups[0], meanwhile=lambda: formats.load(form)))]
 
 
-def attached(qmp_socket: str, cpu: str, timeout: float) -> list[Report]:
+def attached(qmp_socket: str, cpu: str, timeout: float, guest: Guest) -> list[Report]:
     """Reconcile a TD that already runs."""
-    return [asyncio.run(attach(qmp_socket, cpu, timeout))]
+    return [asyncio.run(attach(qmp_socket, cpu, timeout, guest))]
 
 
 def conclude(found: Sequence[Report], criteria: Criteria, form: str, *, everything: bool) -> int:
