@@ -25,9 +25,9 @@ command = Door(
     short_help="Hold a real guest's CPUID against the prediction.",
     help="""Hold what a real TD's guest showed of its CPUID against the prediction.
 
-    DUMP is the guest's /proc/cpuinfo, or what `cpuid -r` or `cpuid -1 -r` printed there. It says what contradicts, what
-    differs for a known reason (Linux clears some flags itself), what another VMM may have chosen so (with --cpu that
-    contradicts, too), and what the dump cannot tell.
+    DUMP is the guest's /proc/cpuinfo or the flags of it, or what `cpuid -r` or `cpuid -1 -r` printed there. It says
+    what contradicts, what differs for a known reason (Linux clears some flags itself), what another VMM may have chosen
+    so (with --cpu that contradicts, too), and what the dump cannot tell.
 
     Exit status 1 when something contradicts.
     """,

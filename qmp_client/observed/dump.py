@@ -1,4 +1,4 @@
-"""A dump of a guest's CPUID: /proc/cpuinfo, or what the program ``cpuid`` prints with ``-r``. Pure.
+"""A dump of a guest's CPUID: /proc/cpuinfo or its flags alone, or what the program ``cpuid`` prints with ``-r``. Pure.
 
 Of several processors the first one counts: what sets the others apart depends on the vCPU.
 """
@@ -17,6 +17,8 @@ LINE = re.compile(
     rf"\s*0x([0-9a-fA-F]{{8}}) 0x([0-9a-fA-F]{{2,8}}): eax={REGISTER} ebx={REGISTER} ecx={REGISTER} edx={REGISTER}\s*"
 )
 PROCESSOR = re.compile(r"CPU(?: \d+)?:")
+FLAGS = re.compile(r"(flags\s*:)?\s*fpu( [a-z0-9_]+)+\s*")
+"""The flags of /proc/cpuinfo, as they are often passed on without the rest; the first one is always this."""
 LAST_LINE = "power management"
 """The line with which /proc/cpuinfo ends what it says of a processor."""
 
@@ -41,9 +43,11 @@ def read(text: str) -> Dump:
     lines = text.splitlines()
     if any(LINE.fullmatch(line) for line in lines):
         return _registers(lines)
+    if FLAGS.fullmatch(text):
+        return Dump(flags=frozenset(text.rpartition(":")[2].split()))
     if any(line.partition(":")[0].strip() == "flags" for line in lines):
         return _cpuinfo(lines)
-    raise NoDump("is no /proc/cpuinfo and nothing that cpuid -r prints")
+    raise NoDump("is no /proc/cpuinfo, no line of its flags, and nothing that cpuid -r prints")
 
 
 def _registers(lines: list[str]) -> Dump:

@@ -50,6 +50,10 @@ class TestARealTd:
         assert all("Linux switches" in findings[name]["why"] for name in ("mce", "mtrr"))
         assert named(findings, Result.OTHER_CHOICE) == {"ht", "tm", "sdbg", "hle", "rtm", "waitpkg", "ibt"}
 
+    @pytest.mark.parametrize("before", ["", "flags\t\t: "])
+    def test_its_flags_alone_will_do(self, before: str) -> None:
+        assert read(f"{before}{FLAGS}\n").flags == frozenset(FLAGS.split())
+
     def test_synthetic_words_are_no_evidence(self, cpuinfo: Path, capfd: pytest.CaptureFixture[str]) -> None:
         findings = check(capfd, str(cpuinfo), *HERE, status=0)
         assert {"tdx_guest", "arch_perfmon", "tsc_reliable", "ospke"} <= named(findings, Result.NO_EVIDENCE)
@@ -86,7 +90,7 @@ class TestNoDump:
     @pytest.mark.parametrize(
         ("text", "said"),
         [
-            ("", "is no /proc/cpuinfo and nothing that cpuid -r prints"),
+            ("", "is no /proc/cpuinfo, no line of its flags, and nothing that cpuid -r prints"),
             ("hello\n", "is no /proc/cpuinfo"),
             ("\x00\xff\x7fELF", "is no /proc/cpuinfo"),
             (CPUINFO.replace("GenuineIntel", "AuthenticAMD"), "is of a AuthenticAMD processor"),
