@@ -1,7 +1,7 @@
 """What can go wrong, and the exit code that each kind of failure ends the command with.
 
 The codes are part of the command line's contract: 0 as expected, 1 the report does not meet the policy, 2 usage,
-3 something is missing on this machine, 4 QEMU or KVM failed.
+3 something is missing on this machine, 4 QEMU or KVM failed, 5 a mistake in the program (``plugin.crash``).
 """
 
 from __future__ import annotations

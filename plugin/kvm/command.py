@@ -22,15 +22,25 @@ Examples:
   tdx-cpuid sim --record talk.jsonl -- COMMAND       (tdx-cpuid replay talk.jsonl shows it)
   tdx-cpuid sim --kvm proposal --fault entropy=3 -- COMMAND
 
-Exit status: the command's (128 + n for signal n), 2 wrong usage, 3 something is missing here."""
+Exit status: the command's (128 + n for signal n), 2 wrong usage, 3 something is missing here,
+5 a mistake in tdx-cpuid."""
 
 
 def main(argv: list[str]) -> int:
     """Run `[options] -- COMMAND...` (`--help` lists the options); return its exit status.
 
     128 + n if signal n ended it. 2 for wrong usage, 3 when something is missing on this machine, the command
-    itself included.
+    itself included; 5 for what nobody expected, which kills the command.
     """
+    try:
+        return _run(argv)
+    except Exception as error:
+        from plugin.crash import unexpected  # noqa: PLC0415
+
+        return unexpected("tdx-cpuid sim", ["sim", *argv], error)
+
+
+def _run(argv: list[str]) -> int:
     if len(argv) > 1 and argv[0] == "--":
         return supervise(default_host, argv[1:])  # nothing to parse: a parser costs 4 ms
     parser = _parser()

@@ -220,7 +220,8 @@ def _record(
 def _write_record(descriptor: int, record: dict[str, Any]) -> None:
     import json  # noqa: PLC0415 - after the command's start
 
-    line = json.dumps(record).encode() + b"\n"
+    # A word of the command that is no UTF-8 is one for people here, with a question mark.
+    line = json.dumps(record, ensure_ascii=False).encode(errors="replace") + b"\n"
     try:
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
+from plugin import document, strict_json
 from plugin.cpuid import ZERO, Leaf, Registers
-from plugin.tdx_module.errors import BadModule
+from plugin.tdx_module.classes import classes_of
+from plugin.tdx_module.errors import BadModule, SeamcallError
 from plugin.tdx_module.module import ModuleVersion, Row
+from plugin.tdx_module.platform_file import hexadecimal
 
 
 def captured_module(path: str, known: Callable[[str], ModuleVersion]) -> ModuleVersion:
@@ -16,19 +18,40 @@ def captured_module(path: str, known: Callable[[str], ModuleVersion]) -> ModuleV
 
     ``known`` finds the version that the profile says it is like, by name. Raises BadModule with what is wrong.
     """
+    name = document.name(path)
     try:
-        with open(path, encoding="utf-8") as file:
-            data: Any = json.load(file)["tdx-module"]
-        base = known(data["like"])
-        captured = {
-            Leaf.parse(leaf): Registers._make([int(word, 16) for word in words.split()])
-            for leaf, words in data["configurable"].items()
-        }
-        called = f"version {data['version']}" if data.get("version") else "of a version that its kernel did not tell"
-    except OSError as error:
-        raise BadModule(path, f"cannot be read: {error.strerror}") from error
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise BadModule(path, f'has no whole "tdx-module" object ({type(error).__name__}: {error})') from error
+        data = strict_json.from_json(document.read(path))
+    except document.Unreadable as error:
+        raise BadModule(name, f"cannot be read: {error}") from error
+    except strict_json.NotJson as error:
+        raise BadModule(name, f"is not JSON: {error}") from error
+    module = _module(name, data.get("tdx-module") if isinstance(data, dict) else None, known)
+    try:
+        classes_of(module, Leaf(1))
+    except SeamcallError as error:
+        raise BadModule(name, f"is not of a module that can make a TD: {error.why}") from error
+    return module
+
+
+def _module(name: str, data: Any, known: Callable[[str], ModuleVersion]) -> ModuleVersion:
+    """Make the version of the decoded "tdx-module" object. Raises BadModule."""
+    if not isinstance(data, dict):
+        raise BadModule(name, 'has no "tdx-module" object')
+    like, configurable, version = data.get("like"), data.get("configurable"), data.get("version") or ""
+    if not isinstance(like, str) or like.endswith(".json"):
+        raise BadModule(name, '"like" in its "tdx-module" does not name a version that is known')
+    if not isinstance(configurable, dict):
+        raise BadModule(name, 'has no "configurable" leaves in its "tdx-module"')
+    if not isinstance(version, str):
+        raise BadModule(name, '"version" in its "tdx-module" is no text')
+    base = known(like)
+    captured: dict[Leaf, Registers] = {}
+    for text, words in configurable.items():
+        leaf = _leaf(name, text, base)
+        if leaf in captured:
+            raise BadModule(name, f"has the leaf {leaf} twice")
+        captured[leaf] = _registers(name, text, words)
+    called = f"version {version}" if version else "of a version that its kernel did not tell"
     rows = {leaf: _row(leaf, index, mask, base.rows.get(leaf)) for index, (leaf, mask) in enumerate(captured.items())}
     others = {
         leaf: row._replace(config_index=None, config_direct=ZERO, allow_direct=ZERO)
@@ -36,7 +59,7 @@ def captured_module(path: str, known: Callable[[str], ModuleVersion]) -> ModuleV
         if leaf not in rows
     }
     return ModuleVersion(
-        path,
+        name,
         rows | others,
         rules=base.rules,
         attributes=(base.attributes_supported, base.attributes_fixed1),
@@ -46,9 +69,26 @@ def captured_module(path: str, known: Callable[[str], ModuleVersion]) -> ModuleV
         minimum_native_leaf=base.minimum_native_leaf,
         guest=base.guest,
         rcx=base.rcx,
-        source=f"{path}: captured, {called}; what is not configurable is as in {base.name}",
+        source=f"{name}: captured, {called}; what is not configurable is as in {base.name}",
         notes=base.notes,
     )
+
+
+def _leaf(name: str, text: str, base: ModuleVersion) -> Leaf:
+    """The leaf, as the known version spells it: a kernel may see a sub-leaf where the module has none."""
+    try:
+        leaf = Leaf.parse(text)
+    except ValueError as error:
+        raise BadModule(name, f'"{text}" is not a leaf; one is like "0x7.0"') from error
+    row = base.row_of(leaf)
+    return leaf if row is None else row.leaf
+
+
+def _registers(name: str, leaf: str, words: Any) -> Registers:
+    try:
+        return hexadecimal(words)
+    except ValueError as error:
+        raise BadModule(name, f"leaf {leaf} {error}") from error
 
 
 def _row(leaf: Leaf, index: int, mask: Registers, known: Row | None) -> Row:

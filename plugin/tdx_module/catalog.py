@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 
-from plugin.tdx_module.errors import UnknownName
+from plugin.tdx_module.errors import BadModule, BadPlatform, UnknownName
 from plugin.tdx_module.host import TdxHost, tdx_host
 from plugin.tdx_module.json_file import read_json
 from plugin.tdx_module.module import ModuleVersion
@@ -59,9 +59,20 @@ def load_module(name: str) -> ModuleVersion:
     # The file itself answers for a known name; listing the folder is for the others.
     if "/" in name or not os.path.exists(path):
         raise UnknownName("TDX module version", name, module_names())
-    module = read_module(path)
+    try:
+        module = read_module(path)
+    except _DAMAGED as error:
+        raise BadModule(path, _damage(error)) from error
     rules_of(module)
     return module
+
+
+_DAMAGED = (OSError, LookupError, ValueError, TypeError, AttributeError, RecursionError)
+"""What reading one of the project's own files raises when it is not as it was installed."""
+
+
+def _damage(error: Exception) -> str:
+    return f"is damaged ({type(error).__name__}: {error}); install tdx-cpuid again"
 
 
 @lru_cache(maxsize=8)
@@ -75,7 +86,11 @@ def load_platform(name: str) -> Platform:
     path = os.path.join(_PLATFORMS, name + ".json")
     if not os.path.exists(path):
         raise UnknownName("platform", name, platform_names())
-    return platform_from_data(name, read_json(path))
+    try:
+        data = read_json(path)
+    except _DAMAGED as error:
+        raise BadPlatform(path, _damage(error)) from error
+    return platform_from_data(name, data)
 
 
 def load_host(module: str, platform: str, *, strict: bool = False) -> TdxHost:

@@ -33,6 +33,10 @@ _LEVELS = (Registers(1, 2, 0x100), Registers(7, 128, 0x201), *(Registers(ecx=n) 
 """A topology that any version accepts: two threads, and 64 cores."""
 
 
+_FAMILY_MODEL = 0x0FFF3FFF
+"""The bits of leaf 1 EAX that are not reserved; a TD that nothing is configured for has the processor's."""
+
+
 class BitClass(NamedTuple):
     """Who controls a bit.
 
@@ -104,10 +108,12 @@ def _probes(module: ModuleVersion) -> tuple[Td, Td]:
         **dict.fromkeys(module.rows, ALL),
         **{Leaf(0x1F, n): level for n, level in enumerate(_LEVELS)},
         Leaf(0xD, 0): Registers(3),
+        Leaf(1): ALL.with_("eax", _FAMILY_MODEL),
     }
     platform = Platform("every bit set", "", native, tsx_ctrl=True)
     # The topology leaves and family/model have values that are refused; 0 = the platform's is always right.
     config = {leaf: mask for leaf, mask in module.configurable.items() if leaf.number != 0x1F}
-    config[Leaf(1)] = config[Leaf(1)].with_("eax", 0)
+    if Leaf(1) in config:
+        config[Leaf(1)] = config[Leaf(1)].with_("eax", 0)
     params = TdParams(0, module.xfam_fixed1, {}, 2_500_000)
     return init_td(module, platform, params), init_td(module, platform, params._replace(cpuid_config=config))

@@ -56,14 +56,14 @@ class UnknownName(KeyError):
 
 
 class BadModule(UnknownName):
-    """A module version that is given by a captured profile, and cannot be had from it."""
+    """A module version that is given by a file, such as a captured profile, and cannot be had from it."""
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__("TDX module version", path, ())
         self.problem = problem
 
     def __str__(self) -> str:
-        return f"the profile {self.name} {self.problem}"
+        return f"the module file {self.name} {self.problem}"
 
 
 class UnknownRule(UnknownName):

@@ -28,5 +28,9 @@ except ImportError:  # another Python than CPython
 def read_json(path: str) -> Any:
     """Return what a file of ASCII holds, which begins with its value. Raises OSError, ValueError."""
     with open(path, "rb") as file:
-        value, _ = _scan(file.read().decode("ascii"), 0)
+        text = file.read().decode("ascii")
+    try:
+        value, _ = _scan(text, 0)
+    except StopIteration as end:  # the scanner's word for "here is no value"
+        raise ValueError(f"no value at character {end.value}") from end
     return value

@@ -9,22 +9,19 @@ from plugin.typing import Any
 
 
 def platform_from_file(path: str) -> Platform:
-    """Read a platform that a user has in the format of ``data/platforms``; it is named by its path.
+    """Read a platform that a user has in the format of ``data/platforms``; it is named by its path (in UTF-8).
 
     Raises BadPlatform with what is wrong, and where.
     """
-    import json  # noqa: PLC0415 - the project's own platforms are read without it, and start-up counts
+    from plugin import document, strict_json  # noqa: PLC0415 - the project's own are read without, and start-up counts
 
+    name = document.name(path)
     try:
-        with open(path, encoding="utf-8") as file:
-            data = json.load(file)
-    except OSError as error:
-        raise BadPlatform(path, f"cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise BadPlatform(path, "is not a text file") from error
-    except json.JSONDecodeError as error:
-        raise BadPlatform(path, f"is not JSON: {error}") from error
-    return platform_from_data(path, data)
+        return platform_from_data(name, strict_json.from_json(document.read(path)))
+    except document.Unreadable as error:
+        raise BadPlatform(name, f"cannot be read: {error}") from error
+    except strict_json.NotJson as error:
+        raise BadPlatform(name, f"is not JSON: {error}") from error
 
 
 def platform_from_data(name: str, data: Any) -> Platform:
@@ -52,11 +49,20 @@ def _leaf(name: str, text: str) -> Leaf:
 
 
 def _registers(name: str, leaf: str, words: Any) -> Registers:
+    try:
+        return hexadecimal(words)
+    except ValueError as error:
+        raise BadPlatform(name, f"leaf {leaf} {error}") from error
+
+
+def hexadecimal(words: Any) -> Registers:
+    """Read "eax ebx ecx edx", 32 bits each. Raises ValueError that says what there is instead."""
     values = words.split() if isinstance(words, str) else []
     try:
         numbers = [int(word, 16) for word in values]
     except ValueError:
         numbers = []
     if len(numbers) != 4 or not all(0 <= number < 1 << 32 for number in numbers):
-        raise BadPlatform(name, f'leaf {leaf} is {words!r}, not "eax ebx ecx edx" in hexadecimal')
+        said = f"{words!a}"
+        raise ValueError(f'is {said if len(said) < 100 else said[:97] + "..."}, not "eax ebx ecx edx" in hexadecimal')
     return Registers._make(numbers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from qmp_client import given
 from qmp_client.baseline.text import Baseline
 from qmp_client.baseline.text import read as read_text
 from qmp_client.errors import UsageError
@@ -21,9 +22,5 @@ def place(folder: Path, name: str) -> Path:
 
 def read(path: Path) -> Baseline:
     """Read a baseline. Raises UsageError for a file that cannot be read or is none."""
-    try:
-        return read_text(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise UsageError(f"the baseline {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no text, and so no baseline", hint="tdx-cpuid baseline save writes one") from error
+    hint = "tdx-cpuid baseline save writes one"
+    return read_text(given.text("the baseline", path, "baseline", hint), str(path))

@@ -37,6 +37,14 @@ READER_GONE = 141
 """That of a command whose output nobody reads any more (128 + SIGPIPE), as in ``tdx-cpuid ... | head``."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
+LIMITS = {
+    errno.EMFILE: ("this command may not open as many files as it needs", "ulimit -n 1024 lets it"),
+    errno.ENFILE: ("this machine has no room for more open files", "sysctl fs.file-max says how many there may be"),
+    errno.ENOMEM: ("there is not enough memory", "ulimit -v and free -m say how much there is"),
+    errno.EAGAIN: ("no further process or thread could be started", "ulimit -u says how many there may be"),
+}
+"""Errors of system calls that any step can meet, and what mends them."""
+
 
 class ReaderGone(Exception):
     """A BrokenPipeError that click does not see: it would leave with 1, which says that a policy was not met."""
@@ -91,7 +99,7 @@ def program() -> None:
     """Show who decides each CPUID bit of a TDX guest: the user, QEMU, KVM or the TDX module.
 
     Exit status: 0 as expected, 1 not what was asked for, 2 usage, 3 something is missing on this machine,
-    4 QEMU or KVM failed.
+    4 QEMU or KVM failed, 5 a mistake in tdx-cpuid.
     """
 
 
@@ -107,13 +115,25 @@ def run(arguments: list[str]) -> int:
     except (BrokenPipeError, ReaderGone):
         _give_up_output()
         return READER_GONE
-    except OSError as error:
-        if error.errno not in NO_ROOM or error.filename is not None:
-            raise
-        _give_up_output()
-        complain(MissingError(f"the output cannot be written: {error.strerror}"))
-        return MissingError.exit_code
+    except Exception as error:
+        if isinstance(error, OSError) and (lack := _lack(error)):
+            _give_up_output()
+            complain(lack)
+            return lack.exit_code
+        from plugin.crash import unexpected  # noqa: PLC0415
+
+        return unexpected("tdx-cpuid", arguments, error)
     return status
+
+
+def _lack(error: OSError) -> MissingError | None:
+    """What this machine, or its limits for this process, has too little of, if that is what an error is about."""
+    if error.errno in NO_ROOM and error.filename is None:
+        return MissingError(f"the output cannot be written: {error.strerror}")
+    if error.errno in LIMITS:
+        what, hint = LIMITS[error.errno]
+        return MissingError(f"{what}: {error.strerror}", hint=hint)
+    return None
 
 
 def _give_up_output() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from qmp_client import given
 from qmp_client.errors import UsageError
 from qmp_client.lab.wire import Cpu, Name
 
@@ -100,11 +100,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
 def load(path: Path) -> Config:
     """Read the file. Raises UsageError that names the key which is wrong."""
     try:
-        return parse(tomllib.loads(path.read_text()))
-    except OSError as error:
-        raise UsageError(f"the agent's configuration {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no TOML: {error}") from error
+        return parse(given.toml("the agent's configuration", path))
     except ValueError as error:
         raise UsageError(f"{path}: {error}", hint="docs/lab/how-to.md has an example") from error
 

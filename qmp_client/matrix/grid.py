@@ -46,8 +46,13 @@ def is_pattern(word: str) -> bool:
 def cells(grid: Grid, qemu: str, offer: Offer) -> list[Cell]:
     """The grid's cells for one QEMU, each once, machine types next to each other.
 
-    Raises UsageError when a pattern matches nothing.
+    Raises UsageError when a pattern matches nothing, and for a word that is no UTF-8.
     """
+    for word in (qemu, *(word for words in grid for word in words)):
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{word!r} is not text in UTF-8, which a file of results is", hint="rename it") from None
     axes = (
         choose("kvm", grid.kvm, offer.kvm),
         choose("module", grid.module, offer.module, everything=offer.published),

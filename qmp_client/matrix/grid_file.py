@@ -15,10 +15,10 @@ Keys are the options' names. Each axis takes a string or a list of strings::
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
+from qmp_client import given
 from qmp_client.errors import UsageError, nearest
 
 AXES = ("cpu", "machine", "module", "platform", "qemu", "smp", "kvm")
@@ -27,12 +27,7 @@ SINGLE = ("choose", "fail-on")
 
 def read(path: Path) -> dict[str, tuple[str, ...]]:
     """Read a grid. Raises UsageError that names the file and the key at fault."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"the grid {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not TOML: {error}") from error
+    content = given.toml("the grid", path)
     return {key: tuple(_placed(key, word, path.parent) for word in _words(path, key, content[key])) for key in content}
 
 

@@ -44,6 +44,8 @@ class Inputs(NamedTuple):
 @lru_cache
 def contents(path: Path) -> bytes:
     """The SHA-256 of a file. Raises UsageError when it cannot be read."""
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} cannot be read: it is no regular file")
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, _sha256()).digest()

@@ -59,7 +59,7 @@ def read(path: Path) -> list[Result]:
                     break  # its writer was killed
                 try:
                     results.append(decoder.decode(line))
-                except msgspec.DecodeError as error:
+                except (msgspec.DecodeError, RecursionError, ValueError) as error:
                     raise UsageError(
                         f"{path}, line {number}, is not a result of a matrix: {error}",
                         hint="name another file, or remove this one to start again",

@@ -7,11 +7,11 @@ strings, so that masks can be in hexadecimal: ``{"cpuid": [{"leaf": "0x7", "subl
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from plugin.cpuid import Leaf, Registers
+from qmp_client import given
 from qmp_client.errors import UsageError
 
 
@@ -55,14 +55,12 @@ class ChoiceFile(msgspec.Struct, forbid_unknown_fields=True):
 
 def read(path: Path) -> ChoiceFile:
     """Read a choice. Raises UsageError, naming the place, when the file is not one."""
+    content = given.json("the choice", path, "a choice of CPUID bits")
     try:
-        content: Any = msgspec.json.decode(path.read_bytes())
         if isinstance(content, dict) and "choice" in content:
             content = content["choice"]
         choice = msgspec.convert(content, ChoiceFile)
         leaves, _, _ = choice.leaves(), choice.attributes_value, choice.xfam_value
-    except OSError as error:
-        raise UsageError(f"the choice {path} cannot be read: {error.strerror}") from error
     except (msgspec.MsgspecError, ValueError) as error:
         raise UsageError(f"{path} is not a choice of CPUID bits: {error}") from error
     if len(leaves) != len(choice.cpuid):

@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from plugin import document
 from plugin.cpuid import ZERO, Cpuid, Leaf
 from plugin.cpuid.fields import all_fields
 from plugin.cpuid.values import signature
 from plugin.kvm.policy import UNSUPPORTED_CPUID
 from plugin.qemu.request.words import load_features
-from plugin.tdx_module import TdxHost, load_module, published_names
+from plugin.tdx_module import TdxHost, published_names
 from plugin.tdx_module.guests import LINUX, Guest
 from plugin.tdx_module.names import MIGRATABLE
 from qmp_client.entries import Entry, GuestEntry, to_cpuid, to_entries
 from qmp_client.errors import QemuError
+from qmp_client.names import a_module
 from qmp_client.negotiation.choose import POLICIES, Choice, with_a_width_of_kvm, with_platform_signature
 from qmp_client.negotiation.contradictions import emptied
 from qmp_client.negotiation.referee import Referee
@@ -94,19 +96,19 @@ def report_on(subject: Subject, reading: Reading, judge: Referee) -> Report:
     lines = reconcile(evidence, judge.judge, said, answers=config.interface == "upstream")
     view = _view(subject.guest, evidence, reading, judge)
     # On hardware the module is not known; the newest one's gates explain a choice, they hardly change.
-    module = subject.host.module if subject.host else load_module(published_names()[-1])
+    module = subject.host.module if subject.host else a_module(published_names()[-1])
     for vcpu in vcpus[1:]:
         lines += differing(first.actual, vcpu.actual, vcpu.cpu_index)
     return Report(
         request=model.Request(
-            cpu=subject.cpu,
-            smp=subject.smp,
-            machine=subject.machine,
-            choose=subject.wish.source,
+            cpu=document.name(subject.cpu),
+            smp=document.name(subject.smp),
+            machine=document.name(subject.machine),
+            choose=document.name(subject.wish.source),
             guest=subject.guest.name,
         ),
         environment=model.Environment(
-            qemu=subject.qemu,
+            qemu=document.name(subject.qemu),
             qemu_version=reading.qemu_version,
             kvm=subject.kvm,
             interface=config.interface,
@@ -166,11 +168,11 @@ def load_tables() -> None:
     """Read what every report needs, so that it is there when a report is made."""
     all_fields()
     for name in published_names():
-        load_module(name)
+        a_module(name)
 
 
 def _news(evidence: Evidence, interface: str) -> list[str]:
-    known = [load_module(name) for name in published_names()]
+    known = [a_module(name) for name in published_names()]
     return news(evidence, known, UNSUPPORTED_CPUID, whole_offer=interface == "upstream")
 
 

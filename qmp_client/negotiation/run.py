@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from plugin.tdx_module.guests import LINUX, Guest
 from qmp_client.entries import to_cpuid
-from qmp_client.errors import TdxCpuidError, UsageError
+from qmp_client.errors import QemuError, TdxCpuidError, UsageError
 from qmp_client.negotiation.choose import POLICIES, Choice
 from qmp_client.negotiation.conversation import Conversation, Stage
 from qmp_client.negotiation.outcome import Reading, Subject, decide, load_tables, report_on
@@ -134,6 +134,8 @@ async def attach(path: str, cpu: str, timeout: float, guest: Guest = LINUX) -> R
         config = await conversation.config()
         vcpus = await conversation.read_back()
         version = session.qemu_version
+    if not vcpus:
+        raise QemuError("QEMU reports no vCPU")
     asked = vcpus[0].requested
     configurable = to_cpuid(config.cpuid)
     choice = Choice(asked.attributes, asked.xfam, POLICIES["model"](to_cpuid(asked.cpuid), configurable))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qmp_client.errors import UsageError
+from qmp_client import given
 from qmp_client.qemu import firmware, locate
 from qmp_client.qemu.own_command_line import OwnCommandLine, adapt, config_files, names_firmware
 
@@ -16,12 +16,5 @@ def adopt(words: Sequence[str], firmware_file: Path | None, *, patched: bool) ->
     Raises UsageError for one that builds no TD, and for files that cannot be read; MissingError without firmware.
     """
     image = (firmware_file or firmware.default()) if names_firmware(words) else firmware.find_firmware(firmware_file)
-    configs = {path: _text(Path(path)) for path in config_files(words)}
+    configs = {path: given.text("-readconfig", Path(path), "QEMU configuration") for path in config_files(words)}
     return adapt(words, locate.find_qemu(words[0]), image, patched=patched, configs=configs)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"-readconfig {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error

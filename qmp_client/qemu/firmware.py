@@ -11,6 +11,7 @@ import struct
 from pathlib import Path
 from uuid import UUID
 
+from plugin import document
 from qmp_client.errors import MissingError, UsageError
 
 FOOTER = UUID("96b582de-1fb2-45f7-baea-a366c55a082d").bytes_le
@@ -30,11 +31,11 @@ def find_firmware(given: Path | None) -> Path:
 def check(path: Path) -> None:
     """Raise UsageError when the file is no image that a TD can start from, MissingError when there is none."""
     try:
-        image = path.read_bytes()
-    except FileNotFoundError as error:
-        raise MissingError(f"no firmware at {path}", hint="scripts/get-firmware fetches the TDVF image") from error
-    except OSError as error:
-        raise UsageError(f"the firmware {path} cannot be read: {error.strerror}") from error
+        image = document.read(path)
+    except document.Unreadable as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise MissingError(f"no firmware at {path}", hint="scripts/get-firmware fetches the TDVF image") from error
+        raise UsageError(f"the firmware {path} cannot be read: {error}") from error
     if not has_tdx_metadata(image):
         raise UsageError(
             f"{path} has no TDX metadata, so no TD can start from it",

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from plugin.strict_json import NotJson, from_json
 from qmp_client.errors import UsageError
 from qmp_client.qemu import config_file
 from qmp_client.qemu.command_line import Machine, cpu_option, guest_object, is_named_model
@@ -90,8 +91,8 @@ def keyval(value: str, first: str) -> dict[str, str]:
     """Read ``a,b=c,d`` (or JSON) into a mapping; a leading word without ``=`` is the value of the key ``first``."""
     if value.startswith("{"):
         try:
-            parsed = json.loads(value)
-        except ValueError as error:
+            parsed = from_json(value.encode(errors="surrogateescape"))
+        except NotJson as error:
             raise UsageError(f"{value} is not JSON: {error}") from error
         return {key: _as_text(item) for key, item in parsed.items()}
     found: dict[str, str] = {}

@@ -6,23 +6,28 @@ while what comes after it runs beside QEMU's own start.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 from plugin.kvm.launch import supervise
 from plugin.processes.child import FAILED, die_with_parent, fork, take_default_action
 from plugin.processes.signals import signal
-from qmp_client.errors import QemuError
+from qmp_client.errors import MissingError, QemuError
 
 if TYPE_CHECKING:
     from plugin.tdx_module import TdxHost
 
 MOST_COMPLAINTS = 16 << 20
 """Bytes of standard error that are kept; a QEMU that writes more is told that there is no room (EPERM)."""
+
+SPARE = 16
+"""Descriptors that a negotiation opens besides; who may not have as many is told before a QEMU is there."""
 
 
 class Simulation(NamedTuple):
@@ -56,10 +61,10 @@ def spawn(
     QEMU gets the ``inherited`` sockets, too, under the numbers that they have here.
 
     The child has a session of its own, so that Ctrl-C reaches only this process, which then stops the child in
-    order; and it dies with this process, however that ends. Raises QemuError when there can be no further process.
+    order; and it dies with this process, however that ends. Raises QemuError when there can be no further process,
+    MissingError where what is shared with it cannot be made.
     """
-    ours, theirs = socket.socketpair()
-    stderr, record = _complaints(), os.memfd_create("kvm-record")
+    ours, theirs, stderr, record = _shared()
 
     def become(parent: int) -> int:
         ours.close()
@@ -84,12 +89,42 @@ def spawn(
     return Child(pid, ours, stderr, record)
 
 
-def _complaints() -> int:
-    """An anonymous file for standard error that cannot outgrow its bound: QEMU may write errors for ever."""
-    descriptor = os.memfd_create("qemu-stderr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def _shared() -> tuple[socket.socket, socket.socket, int, int]:
+    """Both ends of the monitor, and the anonymous files for standard error and the record. Raises MissingError."""
+    with ExitStack() as opened:
+        try:
+            ours, theirs = socket.socketpair()
+            opened.callback(ours.close)
+            opened.callback(theirs.close)
+            stderr = os.memfd_create("qemu-stderr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            opened.callback(os.close, stderr)
+            _bound(stderr)
+            record = os.memfd_create("kvm-record")
+            opened.callback(os.close, record)
+            spare = [os.dup(record) for _ in range(SPARE)]
+        except OSError as error:
+            raise MissingError(
+                f"QEMU's monitor and the files beside it cannot be made: {error.strerror}",
+                hint=_WHY.get(error.errno or 0, ""),
+            ) from error
+        opened.pop_all()
+    for number in spare:
+        os.close(number)
+    return ours, theirs, stderr, record
+
+
+_WHY = {
+    errno.EMFILE: "ulimit -n 1024 lets this command open as many files as it needs",
+    errno.EFBIG: f"ulimit -f {MOST_COMPLAINTS >> 10} lets a file be as large as it has to be",
+    errno.EPERM: "memfd_create(2) is denied here, perhaps by a container's seccomp profile",
+    errno.ENOSYS: "memfd_create(2) is missing or denied here",
+}
+
+
+def _bound(descriptor: int) -> None:
+    """See to it that standard error cannot outgrow its bound: QEMU may write errors for ever."""
     os.ftruncate(descriptor, MOST_COMPLAINTS)  # takes no memory; how far it was written is the file's position
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
-    return descriptor
 
 
 def _begin(parent: int, stderr: int) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from plugin import document
+from plugin import strict_json
 from plugin.cpuid import Leaf, Registers
 from plugin.kvm.conversation.recorder import SCHEMA
 from qmp_client import given
@@ -96,8 +96,8 @@ def read(path: Path) -> Talk:
     lines = given.content("the conversation", path, LIMIT).splitlines()
     hint = "tdx-cpuid sim --record FILE -- COMMAND writes one"
     try:
-        head = msgspec.convert(document.from_json(lines[0] if lines else b""), Head)
-    except (document.NotJson, msgspec.ValidationError) as error:
+        head = msgspec.convert(strict_json.from_json(lines[0] if lines else b""), Head)
+    except (strict_json.NotJson, msgspec.ValidationError) as error:
         raise UsageError(f"{path} is not a recorded conversation: {error}", hint=hint) from error
     if head.schema != SCHEMA:
         raise UsageError(f"{path} has the schema {head.schema}; this version reads {SCHEMA}")
@@ -105,7 +105,7 @@ def read(path: Path) -> Talk:
     for number, line in enumerate(lines[1:], start=2):
         try:
             talk.calls.append(_call(line))
-        except (document.NotJson, msgspec.ValidationError) as error:
+        except (strict_json.NotJson, msgspec.ValidationError) as error:
             if number < len(lines):
                 raise UsageError(f"{path}, line {number} is not a call: {error}", hint=hint) from error
             talk.cut = True
@@ -114,7 +114,7 @@ def read(path: Path) -> Talk:
 
 def _call(line: bytes) -> Call:
     """Read a line, and look at all in it that a verdict is made of. Raises NotJson, ValidationError."""
-    call = msgspec.convert(document.from_json(line), Call)
+    call = msgspec.convert(strict_json.from_json(line), Call)
     if call.command in SAYS_CPUID:
         cpuid(call.said)
         chosen(call)

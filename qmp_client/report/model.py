@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from plugin.tdx_module.guests import TD
+from qmp_client import given
 from qmp_client.entries import Entry, GuestEntry
 from qmp_client.errors import UsageError
 from qmp_client.reconcile.verdict import Line
@@ -80,14 +81,12 @@ class Report(msgspec.Struct, rename="kebab"):
 
 def load(path: Path) -> Report:
     """Read a saved report. Raises UsageError when the file is not one."""
+    hint = "tdx-cpuid negotiate --format json writes one"
+    value = given.json("the saved report", path, "a saved report", hint)
     try:
-        report = msgspec.json.decode(path.read_bytes(), type=Report)
-    except OSError as error:
-        raise UsageError(f"the saved report {path} cannot be read: {error.strerror}") from error
-    except msgspec.DecodeError as error:
-        raise UsageError(
-            f"{path} is not a saved report: {error}", hint="tdx-cpuid negotiate --format json writes one"
-        ) from error
+        report = msgspec.convert(value, Report)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path} is not a saved report: {error}", hint=hint) from error
     if report.schema != SCHEMA:
         raise UsageError(f"{path} has the schema {report.schema}; this version reads {SCHEMA}")
     return report

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from plugin.kvm.native_cpuid import NoNativeCpuid, native_platform
-from plugin.tdx_module import load_module, published_names
+from plugin.tdx_module import published_names
 from qmp_client.capture.kvm import NoTdx, ask
 from qmp_client.capture.missing import five_lines
 from qmp_client.capture.profile import profile, to_text
 from qmp_client.errors import MissingError
 from qmp_client.files import check_writable, write
+from qmp_client.names import a_module
 from qmp_client.qemu import tdx_host
 
 
@@ -38,7 +39,7 @@ def run(request: Request) -> int:
         ) from error
     except NoNativeCpuid as error:
         raise MissingError(str(error)) from error
-    known = {name: load_module(name) for name in published_names()}
+    known = {name: a_module(name) for name in published_names()}
     kernel = {"release": release, "version": os.uname().version}
     text = to_text(profile(offer, processor, kernel, known, tdx_host.module_version()))
     if request.file is None:

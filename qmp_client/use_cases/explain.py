@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from plugin.cpuid.fields import UnknownField, find
 from plugin.kvm.policy import ADDED_CPUID, UNSUPPORTED_CPUID
-from plugin.tdx_module import load_module, load_platform, platform_names, published_names
+from plugin.tdx_module import platform_names, published_names
 from qmp_client import stdout
 from qmp_client.errors import UsageError
 from qmp_client.explain.explain import Kvm, explain
 from qmp_client.explain.show import show
-from qmp_client.names import a_module
+from qmp_client.names import a_module, a_platform
 
 
 class Request(NamedTuple):
@@ -29,8 +29,8 @@ def run(request: Request) -> int:
         things = find(request.bit)
     except UnknownField as error:
         raise UsageError(str(error)) from error
-    modules = [load_module(name) for name in published_names()]
-    platforms = [load_platform(name) for name in platform_names()]
+    modules = [a_module(name) for name in published_names()]
+    platforms = [a_platform(name) for name in platform_names()]
     about = a_module(request.module) if request.module else modules[-1]
     explanations = [explain(thing, modules, platforms, Kvm(UNSUPPORTED_CPUID, ADDED_CPUID), about) for thing in things]
     if request.form == "json":

@@ -16,9 +16,11 @@ from qmp_client.report.policy import Criteria, moved
 
 def reports(children: Sequence[Child], setups: Sequence[Setup], form: str) -> list[Report]:
     """Negotiate one TD, or the same one on several KVMs at once. Raises a TdxCpuidError that says which step failed."""
-    if len(children) > 1:
-        return asyncio.run(negotiate_all(children, setups))
-    return [asyncio.run(negotiate(children[0], setups[0], meanwhile=lambda: formats.load(form)))]
+    with asyncio.Runner() as runner:
+        runner.get_loop()  # where there can be none, nothing is left that waits to be run
+        if len(children) > 1:
+            return runner.run(negotiate_all(children, setups))
+        return [runner.run(negotiate(children[0], setups[0], meanwhile=lambda: formats.load(form)))]
 
 
 def attached(qmp_socket: str, cpu: str, timeout: float, guest: Guest) -> list[Report]:

@@ -80,6 +80,9 @@ def page() -> str:
         ".TP", ".B TDX_CPUID_QEMU", "The QEMU to run where \\-\\-qemu names none.",
         ".TP", ".B TDX_CPUID_FIRMWARE", "The TDVF image where \\-\\-firmware names none.",
         ".TP", ".B XDG_CACHE_HOME", "Below it, in tdx\\-cpuid, lies what was built or fetched.",
+        ".TP", ".B XDG_STATE_HOME",
+        "Below it, in tdx\\-cpuid, lies the traceback of each command that ended with 5 "
+        "(~/.local/state where it is not set).",
         ".SH SHELL COMPLETION",
         'For bash: eval "$(_TDX_CPUID_COMPLETE=bash_source tdx\\-cpuid)"',
         "For zsh and fish the same with zsh_source and fish_source.",

@@ -79,7 +79,7 @@ class TestFile:
         [
             (b"", "is not JSON"),
             (b"{", "is not JSON"),
-            (b"\xff\xfe", "is not a text file"),
+            (b"\xff\xfe", "is not JSON: it is text in UTF-16, not in UTF-8"),
             (b"[]", '"cpuid"'),
             (b'{"cpuid": 3}', '"cpuid"'),
             (b'{"cpuid": {"0x0": "00000020 0 0 0"}}', "lacks leaf 0x80000000"),
