@@ -148,7 +148,7 @@ def words_of(cpu: str, wish: Wish, configurable: Cpuid) -> Words:
 def _view(guest: Guest, evidence: Evidence, reading: Reading, judge: Referee) -> View:
     """What the guest sees. Where KVM does not tell its copy, it is taken to be what QEMU asked for."""
     tables = judge.tables or Tables(
-        nearest(evidence.configurable, evidence.actual, [load_module(name) for name in published_names()]), None
+        nearest(evidence.configurable, evidence.actual, [a_module(name) for name in published_names()]), None
     )
     known = reading.kvm_copy is not None
     answers = to_cpuid(reading.kvm_copy or ()) if known else evidence.requested
