@@ -13,6 +13,7 @@ from plugin.tdx_module.rules.asking import ENUM_TOPOLOGY, REDUCE_VE, VIRT_CPUID2
 from plugin.tdx_module.rules.table import execution_rules
 from plugin.typing import NamedTuple
 
+SUPERVISOR_VE = "CPUID_SUPERVISOR_VE"
 TOPOLOGY = (0xB, 0x1F)
 PARAVIRTUAL = range(0x40000000, 0x50000000)
 """Leaves that no processor has: CPUID raises #VE there in every TD, for a hypervisor to talk to its guest."""
@@ -63,7 +64,7 @@ def answer(
     if number in PARAVIRTUAL:
         return _ve("paravirtual")
     if controls.supervisor_ve:
-        return _ve("CPUID_SUPERVISOR_VE")
+        return _ve(SUPERVISOR_VE)
     last = {first: held.get(Leaf(first), ZERO).eax for first in (0x0, 0x80000000)}
     if number > last[0x80000000] or last[0x0] < number < 0x80000000:
         number = last[0x0]

@@ -93,8 +93,8 @@ def report_on(subject: Subject, reading: Reading, judge: Referee) -> Report:
         actual=first.actual,
     )
     said = words_of(subject.cpu, subject.wish, evidence.configurable)
-    lines = reconcile(evidence, judge.judge, said, answers=config.interface == "upstream")
     view = _view(subject.guest, evidence, reading, judge)
+    lines = reconcile(evidence, judge.judge, said, look=view.of, answers=config.interface == "upstream")
     # On hardware the module is not known; the newest one's gates explain a choice, they hardly change.
     module = subject.host.module if subject.host else a_module(published_names()[-1])
     for vcpu in vcpus[1:]:

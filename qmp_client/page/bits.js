@@ -54,6 +54,7 @@ function say(line, side, count) {
     `asked ${line.asked ?? "nothing"}`,
     `chosen ${line.chosen ?? "nothing"}`,
     `got ${line.got ?? "nothing"}`,
+    ...(line.guest === null || line.guest === line.got ? [] : [`the guest sees ${line.guest}`]),
     ...(line.fails ? ["fails the policy"] : []),
   ].join(", ");
 }
@@ -66,7 +67,7 @@ function bitNode(item, side, count) {
   if (line.fails || item.more.some((each) => each.fails)) classes.push("fails");
   if (line.field.critical) classes.push("critical");
   const sign = el("span", { class: "sign" }, line.verdict.sign);
-  const value = width >= (count > 1 ? 4 : 3) ? el("span", { class: "value" }, line.got ?? "") : null;
+  const value = width >= (count > 1 ? 4 : 3) ? el("span", { class: "value" }, line.guest ?? line.got ?? "") : null;
   return el("td", {
     role: "gridcell", tabindex: -1, class: classes.join(" "), colspan: width > 1 ? width : null,
     "aria-colindex": 3 + side * 33 + 31 - high, "aria-colspan": width > 1 ? width : null,
@@ -169,6 +170,7 @@ function values(own) {
     row("asked", (line) => line.asked ?? "–"),
     row("chosen", (line) => line.chosen ?? "–"),
     row("got", (line) => line.got ?? "–"),
+    row("guest", (line) => line.guest ?? "–"),
     row("verdict", (line) => chip(line.verdict)),
     row("cause", (line) => line.cause),
   ];

@@ -28,12 +28,13 @@ const fields = data.fields.map(([leaf, subleaf, register, low, high, name, criti
   };
 });
 
-const lines = data.lines.map(([field, asked, chosen, got, verdict, cause, special, vcpu], number) => ({
+const lines = data.lines.map(([field, asked, chosen, got, guest, verdict, cause, special, vcpu], number) => ({
   number,
   field: fields[field],
   asked: text(asked),
   chosen: text(chosen),
   got: text(got),
+  guest: text(guest),
   verdict: verdicts[verdict],
   cause: text(cause),
   causes: text(cause).split(", "),
@@ -136,7 +137,7 @@ function matches(line) {
 
 const fieldKey = (line) => `${line.field.where} ${line.field.name} ${line.vcpu}`;
 
-// Fields that differ between two cells: asked, chosen, got, verdict or cause; either line may be missing.
+// Fields that differ between two cells: asked, chosen, got, guest, verdict or cause; either line may be missing.
 function differences(one, other) {
   const pairs = new Map();
   const sides = [linesOf(one), linesOf(other)];

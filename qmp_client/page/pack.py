@@ -33,6 +33,7 @@ MEANINGS = {
     Verdict.UNASKED: ("?", "present, and QEMU has no name for it"),
     Verdict.DYNAMIC: ("~", "depends on the moment or the vCPU"),
     Verdict.BY_HYPERCALL: ("v", "CPUID raises #VE there, and the VMM answers"),
+    Verdict.ZEROED: ("0", "CPUID raises #VE there, and the guest itself answers zeros"),
     Verdict.UNREADABLE: ("\N{MULTIPLICATION SIGN}", "the TD does not tell"),
 }
 _VERDICTS = tuple(Verdict)
@@ -106,7 +107,7 @@ def _line(line: Line, policy: Policy, strings: _Table, fields: _Table) -> tuple[
     width = line.high - line.low + 1
     values = (
         NONE if value is None else strings(say(line.name, width, value))
-        for value in (line.asked, line.chosen, line.got)
+        for value in (line.asked, line.chosen, line.got, line.guest)
     )
     special = NAMED * line.named | FAILS * policy.fails(line)
     vcpu = NONE if line.vcpu is None else line.vcpu
@@ -127,6 +128,7 @@ def _facts(report: Report, qemu: str, strings: _Table) -> tuple[int, ...]:
         ("QEMU", f"{environment.qemu_version} ({qemu})"),
         ("KVM", f"{environment.kvm}, {environment.interface} interface"),
         ("choice", report.request.choose),
+        ("guest", report.request.guest),
         ("ATTRIBUTES", f"{choice.attributes:#x} ({', '.join(attribute_names(choice.attributes)) or 'none'})"),
         ("XFAM", f"{choice.xfam:#x} ({', '.join(xfam_names(choice.xfam)) or 'none'})"),
         ("vCPUs", f"{report.vcpus}"),

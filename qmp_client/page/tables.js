@@ -12,11 +12,12 @@ function lineTable(cell, go) {
     el("td", { class: "number" }, line.asked ?? "–"),
     el("td", { class: "number" }, line.chosen ?? "–"),
     el("td", { class: "number" }, line.got ?? "–"),
+    el("td", { class: "number" }, line.guest ?? "–"),
     signed(line),
     el("td", {}, line.cause)));
   const title = filtered() ? `${plural(shown.length, "field")} of ${linesOf(cell).length} match the filter`
     : `${plural(shown.length, "field")} of ${linesOf(cell).length} deviate; ✱ fails the policy`;
-  return listed(title, ["", "place", "name", "asked", "chosen", "got", "verdict", "cause"], rows);
+  return listed(title, ["", "place", "name", "asked", "chosen", "got", "guest", "verdict", "cause"], rows);
 }
 
 const placeButton = (line, go) => el("button", { type: "button", class: "link place", on: { click: () => go(line) } }, line.field.where);
@@ -27,14 +28,15 @@ function differenceTable(one, other, go) {
   const rows = shown.map((pair) => {
     const any = pair[0] ?? pair[1];
     const cells = pair.flatMap((line) => [
-      el("td", { class: "number" }, line?.asked ?? "–"), el("td", { class: "number" }, line?.got ?? "–"), signed(line),
+      el("td", { class: "number" }, line?.asked ?? "–"), el("td", { class: "number" }, line?.got ?? "–"),
+      el("td", { class: "number" }, line?.guest ?? "–"), signed(line),
       el("td", {}, line?.cause ?? "neither asked for nor there")]);
     return el("tr", {}, el("td", {}, placeButton(any, go)),
       el("td", {}, any.field.name, any.vcpu === null ? null : ` (vCPU ${any.vcpu})`), ...cells);
   });
   const title = `${plural(pairs.length, "field differs", "fields differ")}`
     + `${filtered() ? `, ${shown.length} of them match${shown.length === 1 ? "es" : ""} the filter` : ""}`;
-  const columns = LETTERS.flatMap((letter) => [`${letter} asked`, "got", "verdict", "cause"]);
+  const columns = LETTERS.flatMap((letter) => [`${letter} asked`, "got", "guest", "verdict", "cause"]);
   return listed(title, ["place", "name", ...columns], rows);
 }
 

@@ -38,9 +38,6 @@ class Judge(Protocol):
     def readable(self) -> Cpuid:
         """What KVM is known to be able to read from the TD; empty when nothing is known."""
 
-    def ve_until(self, leaf: Leaf) -> str:
-        """The TD_CTLS bit that the guest must set before this leaf stops raising #VE; empty for most leaves."""
-
     def cause(self, bit: Bit, evidence: Evidence) -> str:
         """The cause in words: one of ``plugin.tdx_module.cause``, or who acts before the module (QEMU, KVM)."""
 
@@ -69,10 +66,6 @@ class ModuleJudge:
         cpuid = self._td.cpuid
         last = {first: cpuid[Leaf(first)].eax for first in (0x0, 0x80000000)}
         return {leaf: value for leaf, value in cpuid.items() if leaf.number <= last[leaf.number & 0x80000000]}
-
-    def ve_until(self, leaf: Leaf) -> str:
-        """What the tables say about #VE reduction."""
-        return self._module.guest.ve_until.get(leaf.number, "")
 
     def cause(self, bit: Bit, evidence: Evidence) -> str:
         """The cause of a bit's value in the TD."""
@@ -144,10 +137,6 @@ class EvidenceJudge:
     def readable(self) -> Cpuid:
         """Nothing is known."""
         return {}
-
-    def ve_until(self, leaf: Leaf) -> str:
-        """Nothing is known."""
-        return ""
 
     def cause(self, bit: Bit, evidence: Evidence) -> str:
         """The likely cause of a bit's value in the TD."""

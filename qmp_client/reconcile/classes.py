@@ -32,6 +32,8 @@ class Deviation(NamedTuple):
     cause: str
     word: Word | None
     """What the user said of it."""
+    by_guest: str = ""
+    """What the guest has not set, where that keeps it from seeing what the TD holds."""
 
     @property
     def where(self) -> str:
@@ -41,12 +43,12 @@ class Deviation(NamedTuple):
 
 def classify(deviation: Deviation, case: Case) -> Kind:
     """Class a deviation."""
-    leaf, field, wanted, got, _, word = deviation
+    leaf, field, wanted, got, _, word, by_guest = deviation
     if word is not None and (got is None or not word.kept(field, got)):
         return Kind.BROKEN_WORD
     if got is None:
         return Kind.CRITICAL if field.kvm_critical else Kind.LOST
-    possible = case.judge.possible(leaf, field, wanted, case.evidence)
+    possible = not by_guest and case.judge.possible(leaf, field, wanted, case.evidence)
     # A model that takes the processor as it is names no bit: what no TD has otherwise is nobody's word.
     if field.kvm_critical and (possible or case.words.named_model):
         return Kind.CRITICAL

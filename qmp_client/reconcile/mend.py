@@ -22,11 +22,15 @@ def mend(kind: Kind, deviation: Deviation, case: Case) -> str:
     field, got, word = deviation.field, deviation.got, deviation.word
     if kind is Kind.BROKEN_WORD and word is not None:
         ways = [_without(word, deviation, case)]
-        if got is not None:
+        if deviation.by_guest:
+            ways.append(f"let the guest set {deviation.by_guest}")
+        elif got is not None:
             ways += _by_state(deviation, case)
             version = case.judge.since(deviation.leaf, field, deviation.wanted)
             ways += [f"use module >= {version}"] if version else []
         return ", or ".join(ways)
+    if deviation.by_guest:
+        return f"{NOBODY}: the guest has to set {deviation.by_guest}"
     if got is None or kind is Kind.ARCHITECTURAL:
         return NOBODY
     ways = _by_state(deviation, case)

@@ -22,11 +22,15 @@ class Verdict(StrEnum):
     """The value depends on the moment or the vCPU, so a difference means nothing."""
     BY_HYPERCALL = "by-hypercall"
     """The guest's CPUID raises #VE there: the VMM answers, with what QEMU gave KVM."""
+    ZEROED = "zeroed-by-guest"
+    """The guest's CPUID raises #VE there, and its own handler answers zeros."""
     UNASKED = "unasked"
     """Present, though QEMU has no name for it and so could not have asked."""
     UNREADABLE = "unreadable"
 
 
+NOT_THE_TDS = (Verdict.BY_HYPERCALL, Verdict.ZEROED)
+"""The verdicts about what the TD does not answer."""
 DEVIATIONS = (Verdict.FORCED_OFF, Verdict.ALTERED, Verdict.UNASKED, Verdict.FORCED_ON, Verdict.UNREADABLE)
 """The verdicts that say the TD is not what was asked for, the gravest first."""
 
@@ -51,11 +55,16 @@ def _no_kind() -> None:
     """The class of what does not deviate. A factory, so that each line as JSON has its class."""
 
 
+def _nothing_seen() -> None:
+    """What the guest sees where nobody knows. A factory, too."""
+
+
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One field of one leaf: asked, chosen, got, and who decided.
+    """One field of one leaf: asked, chosen, got, what the guest sees, and who decided.
 
     Values are the field's own, shifted down to bit 0. ``asked`` is None when the model has no such leaf, ``chosen``
-    when KVM does not let userspace choose the field, ``got`` when the TD does not tell.
+    when KVM does not let userspace choose the field, ``got`` when the TD does not tell, ``guest`` when nobody knows
+    what the guest's CPUID instruction answers. The verdict is about ``guest``.
     """
 
     leaf: int
@@ -77,6 +86,8 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """The one vCPU that this line is about, when it differs from vCPU 0."""
     kind: Kind | None = msgspec.field(default_factory=_no_kind, name="class")
     """None where nothing deviates."""
+    guest: int | None = msgspec.field(default_factory=_nothing_seen)
+    """What the CPUID instruction answers in the guest."""
     enforced: bool = False
     """The model promised it, and ``-cpu`` has ``enforce``."""
     mend: str = ""

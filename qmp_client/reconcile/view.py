@@ -11,9 +11,9 @@ from typing import NamedTuple
 from plugin.cpuid import ZERO, Cpuid, Leaf, Registers, spelled_like
 from plugin.cpuid.fields import Field
 from plugin.tdx_module import ModuleVersion
-from plugin.tdx_module.guest import PARAVIRTUAL, answer, settled
+from plugin.tdx_module.guest import PARAVIRTUAL, SUPERVISOR_VE, answer, settled
 from plugin.tdx_module.guests import ZEROS, Guest
-from plugin.tdx_module.rules.asking import REDUCE_VE, Shown
+from plugin.tdx_module.rules.asking import REDUCE_VE, TD_CTLS, Shown
 
 
 class Sight(NamedTuple):
@@ -28,10 +28,19 @@ class Sight(NamedTuple):
     shown: tuple[Shown, ...] = ()
     """What is not as the TD holds it."""
 
-    def causes(self, field: Field, differing: int) -> str:
+    def causes(self, field: Field, differing: int) -> list[str]:
         """Who decided those bits of a field (bit 0 is the field's lowest) that are not as the TD holds them."""
         bits = differing << field.low
-        return ", ".join(dict.fromkeys(str(cause) for mask, _, cause in self.shown if mask.get(field.register) & bits))
+        return list(dict.fromkeys(str(cause) for mask, _, cause in self.shown if mask.get(field.register) & bits))
+
+    def said_of_ve(self, *, answers: bool) -> str:
+        """Why there is a #VE, and who answers; ``answers`` is whether KVM has anything to answer with."""
+        until = f"#VE until the guest sets TD_CTLS.{self.why}" if self.why in TD_CTLS else "#VE"
+        if self.why == SUPERVISOR_VE:
+            until = f"#VE by {SUPERVISOR_VE}"
+        if self.ve == ZEROS:
+            return f"{until}: the guest answers 0"
+        return f"{until}: the VMM answers" if answers else f"{until}: KVM has no answer, the guest gets 0"
 
 
 class Tables(NamedTuple):

@@ -106,7 +106,7 @@ def _place(line: Line) -> tuple[object, ...]:
 
 
 def _outcome(line: Line) -> tuple[object, ...]:
-    return line.verdict, line.asked, line.got
+    return line.verdict, line.asked, line.got, line.guest
 
 
 def _say(line: Line) -> str:
@@ -114,4 +114,5 @@ def _say(line: Line) -> str:
 
 
 def _outcome_text(line: Line) -> str:
-    return f"asked {line.asked}, got {line.got}, {line.verdict}"
+    seen = f" (the guest sees {line.guest})" if line.guest not in (None, line.got) else ""
+    return f"asked {line.asked}, got {line.got}{seen}, {line.verdict}"

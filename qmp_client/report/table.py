@@ -12,6 +12,7 @@ from rich.text import Text
 from plugin.cpuid import Leaf
 from plugin.cpuid.values import bits, say
 from plugin.tdx_module import attribute_names, xfam_names
+from plugin.tdx_module.guests import TD
 from qmp_client.reconcile.verdict import Kind, Line, Verdict
 from qmp_client.report.console import entry, fits, many
 from qmp_client.report.model import Report
@@ -26,6 +27,7 @@ STYLES = {
     Verdict.UNREADABLE: "red",
     Verdict.DYNAMIC: "dim",
     Verdict.BY_HYPERCALL: "dim",
+    Verdict.ZEROED: "dim",
 }
 KIND_STYLES = {
     Kind.BROKEN_WORD: "bold red",
@@ -64,7 +66,7 @@ def show_lines(
             console.print(table)
         else:
             for line in shown:
-                values = [f"{word} {_value(line, getattr(line, word))}" for word in ("asked", "chosen", "got")]
+                values = [f"{word} {_value(line, getattr(line, word))}" for word in ("asked", "chosen", "got", "guest")]
                 verdict = Text(line.verdict.value, style=STYLES[line.verdict])
                 kind = f" ({line.kind.value})" if line.kind else ""
                 said = Text.assemble(", ".join(values), ": ", verdict, kind, ", ", _cause(line))
@@ -72,7 +74,9 @@ def show_lines(
     if folded and not everything:
         how = " (inferred)" if inferred else ""
         are = "is" if len(folded) == 1 else "are"
-        console.print(f"{many(len(folded), 'field')} {are} so in every TD of this module{how}: --all")
+        unseen = sum(line.guest != line.got for line in folded)
+        part = f", {unseen} of them only as this guest sees it" if unseen else ""
+        console.print(f"{many(len(folded), 'field')} {are} so in every TD of this module{how}{part}: --all")
     for line in policy.failing(lines):
         console.print(f"* {line.where} {line.name}{_of_vcpu(line)}: {line.mend}", style="bold")
     for line in lines:
@@ -137,6 +141,7 @@ def _header(report: Report, console: Console) -> None:
         f"{request}: {many(report.vcpus, 'vCPU')}, choice: {request.choose}",
         style="bold",
     )
+    decided += ["what the TD holds" if request.guest == TD.name else f"as {request.guest} sees it"]
     console.print(" · ".join(decided))
     console.print(f"ATTRIBUTES {choice.attributes:#x} ({_names(attribute_names(choice.attributes))})")
     console.print(f"XFAM {choice.xfam:#x} ({_names(xfam_names(choice.xfam))})")
@@ -151,7 +156,7 @@ def _table(lines: Sequence[Line], policy: Policy, *, plain: bool) -> Table:
     table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("", "leaf", "reg", "bit", "name"):
         table.add_column(title, no_wrap=True)
-    for title in ("asked", "chosen", "got"):
+    for title in ("asked", "chosen", "got", "guest"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     table.add_column("class", no_wrap=True)
@@ -166,6 +171,7 @@ def _table(lines: Sequence[Line], policy: Policy, *, plain: bool) -> Table:
             _value(line, line.asked),
             _value(line, line.chosen),
             _value(line, line.got),
+            _value(line, line.guest),
             Text(line.verdict.value, style=STYLES[line.verdict]),
             Text(line.kind.value, style=KIND_STYLES[line.kind]) if line.kind else "",
             _cause(line),

@@ -55,12 +55,12 @@ def unpacked(data: dict[str, Any]) -> list[list[tuple[Any, ...]]]:
         return None if number < 0 else str(data["strings"][number])
 
     def said(number: int) -> tuple[Any, ...]:
-        field, asked, chosen, got, verdict, cause, special, _ = data["lines"][number]
+        field, asked, chosen, got, guest, verdict, cause, special, _ = data["lines"][number]
         leaf, _, register, low, high, name, critical = data["fields"][field]
         place = (leaf, register, high, low, text(name), critical == 1)
         return (
             *place,
-            *map(text, (asked, chosen, got)),
+            *map(text, (asked, chosen, got, guest)),
             data["verdicts"][verdict][0],
             text(cause),
             bool(special & FAILS),
@@ -72,7 +72,9 @@ def unpacked(data: dict[str, Any]) -> list[list[tuple[Any, ...]]]:
 def expected(results: list[Result]) -> list[list[tuple[Any, ...]]]:
     def said(each: Line) -> tuple[Any, ...]:
         width = each.high - each.low + 1
-        values = (None if of is None else say(each.name, width, of) for of in (each.asked, each.chosen, each.got))
+        values = (
+            None if of is None else say(each.name, width, of) for of in (each.asked, each.chosen, each.got, each.guest)
+        )
         place = (each.leaf, REGISTERS.index(each.register), each.high, each.low, each.name, each.critical)
         return (*place, *values, each.verdict.value, each.cause, POLICY.fails(each))
 

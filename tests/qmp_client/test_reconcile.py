@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from plugin.cpuid import ZERO, Leaf, Registers
 from plugin.cpuid.fields import fields_of
 from plugin.tdx_module import TdParams, init_td, load_host, load_module, load_platform
+from plugin.tdx_module.guests import TD as TD_ITSELF
 from qmp_client.qemu.command_line import settings
 from qmp_client.reconcile.cause import Evidence, EvidenceJudge, ModuleJudge
 from qmp_client.reconcile.reconcile import count, differing, reconcile
 from qmp_client.reconcile.verdict import Kind, Line, Verdict
+from qmp_client.reconcile.view import Tables, View
 from qmp_client.reconcile.words import of_cpu, sort
 from qmp_client.report.policy import DEFAULT, WORDS, Criteria, compare, parse
 
@@ -210,7 +212,10 @@ def test_a_leaf_that_waits_for_the_guest_comes_by_hypercall() -> None:
     td = init_td(newest.module, newest.platform, TdParams(1 << 28, 0x602E7, {}))
     judge = ModuleJudge(newest.module, td, {})
     actual = dict(td.cpuid) | {Leaf(6): Registers(eax=0x77)}
-    lines = [line for line in reconcile(evidence({Leaf(6): Registers(eax=4)}, actual), judge) if line.leaf == 6]
+    view = View(TD_ITSELF, Tables(newest.module, td.native), actual, {Leaf(6): Registers(eax=4)}, complete=True)
+    found = reconcile(evidence({Leaf(6): Registers(eax=4)}, actual), judge, look=view.of)
+    lines = [line for line in found if line.leaf == 6]
     assert lines
     assert {line.verdict for line in lines} == {Verdict.BY_HYPERCALL}
-    assert {line.cause for line in lines} == {"#VE until the guest sets TD_CTLS.REDUCE_VE"}
+    assert {line.cause for line in lines} == {"#VE until the guest sets TD_CTLS.REDUCE_VE: the VMM answers"}
+    assert [line.guest for line in lines if line.asked] == [1], "KVM's copy of it"

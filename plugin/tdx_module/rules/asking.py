@@ -9,6 +9,7 @@ from plugin.typing import NamedTuple
 
 ENUM_TOPOLOGY, VIRT_CPUID2, REDUCE_VE = "ENUM_TOPOLOGY", "VIRT_CPUID2", "REDUCE_VE"
 """Bits of TDCS.TD_CTLS."""
+TD_CTLS = (ENUM_TOPOLOGY, VIRT_CPUID2, REDUCE_VE)
 
 
 class Asking(NamedTuple):
