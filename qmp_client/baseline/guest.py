@@ -9,6 +9,7 @@ from plugin.cpuid import REGISTERS, Leaf, Register
 from plugin.cpuid.fields import Field, fields_of, named_fields_of
 from plugin.cpuid.values import say
 from plugin.tdx_module import attribute_names, xfam_names
+from plugin.tdx_module.guests import VMM
 from qmp_client.report.model import Report
 
 ATTRIBUTES = "attributes"
@@ -44,16 +45,14 @@ class Td(NamedTuple):
 def guest(report: Report) -> dict[str, Seen]:
     """The CPUID that the guest of a report sees.
 
-    Fields that depend on the moment or the vCPU (APIC id, OSXSAVE, XSAVE size) are 0. Where the guest's CPUID raises
-    #VE, KVM's own copy counts, because it answers from there.
+    Fields that depend on the moment or the vCPU (APIC id, OSXSAVE, XSAVE size) are 0, and what nobody knows as well.
     """
     found = {ATTRIBUTES: Seen(report.choice.attributes), XFAM: Seen(report.choice.xfam)}
-    for entries, by_hypercall in ((report.kvm_copy, True), (report.actual, False)):
-        for entry in entries:
-            leaf = spelled(entry.leaf, entry.subleaf)
-            for register in REGISTERS:
-                value = getattr(entry, register) & ~_dynamic(leaf, register)
-                found[f"{leaf}.{register}"] = Seen(value, by_hypercall)
+    for entry in report.guest:
+        leaf = spelled(entry.leaf, entry.subleaf)
+        for register in REGISTERS:
+            value = (getattr(entry, register) or 0) & ~_dynamic(leaf, register)
+            found[f"{leaf}.{register}"] = Seen(value, entry.ve == VMM)
     return {place: found[place] for place in sorted(found, key=order) if found[place].value}
 
 

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from plugin.tdx_module.guests import TD
 from qmp_client.baseline.guest import ATTRIBUTES, XFAM, Guest, Seen, Td, difference, explain, order, parse
 from qmp_client.baseline.machine_type import age
 from qmp_client.errors import UsageError
@@ -30,11 +31,13 @@ class Baseline(NamedTuple):
     choose: str
     tds: Mapping[Td, Mapping[str, Guest]]
     """For each TD, the guest on each machine type."""
+    guest: str = TD.name
+    """Who executes CPUID in them, as ``--guest`` has it."""
 
 
 def render(baseline: Baseline) -> str:
     """The file's text: the same for the same guests, in whatever order they come."""
-    lines = [TITLE, f"qemu {baseline.qemu_version}", f"choose {baseline.choose}"]
+    lines = [TITLE, f"qemu {baseline.qemu_version}", f"choose {baseline.choose}", f"guest {baseline.guest}"]
     heads: dict[object, Td] = {}
     for td in sorted(baseline.tds):
         guests = baseline.tds[td]
@@ -97,7 +100,9 @@ def read(text: str, name: str) -> Baseline:
             ) from error
     if not reader.tds:
         raise UsageError(f"{name} has no TD in it", hint="tdx-cpuid baseline save writes it anew")
-    return Baseline(reader.head.get("qemu", ""), reader.head.get("choose", ""), reader.tds)
+    return Baseline(
+        reader.head.get("qemu", ""), reader.head.get("choose", ""), reader.tds, reader.head.get("guest", TD.name)
+    )
 
 
 class _Reader:
@@ -124,7 +129,7 @@ class _Reader:
             self._td = Td(**_axes(rest))
         elif word in ("machines", "like") and self._td is not None and not self._guests:
             self._begin(self._td, rest, copy=word == "like")
-        elif word in ("qemu", "choose") and not self.tds:
+        elif word in ("qemu", "choose", "guest") and not self.tds:
             self.head[word] = rest
         else:
             raise ValueError(f"{line[:40]!r} is not what belongs here; a section has td, machines or like, registers")

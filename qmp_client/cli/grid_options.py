@@ -7,6 +7,7 @@ import click
 from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM
 from qmp_client.cli.completion import MODULE, PLATFORM
 from qmp_client.cli.door import Group
+from qmp_client.cli.guest_options import GUEST_OF_GRID
 from qmp_client.cli.types import FILE, POSITIVE
 
 SEVERAL = "repeatable; all, or a pattern"
@@ -25,6 +26,7 @@ GRID = Group(
             ["--platform"], type=PLATFORM, multiple=True, help=f"Platform; {SEVERAL}.  [default: {DEFAULT_PLATFORM}]"
         ),
         click.Option(["--smp"], multiple=True, help="QEMU's -smp; repeatable.  [default: 1]"),
+        GUEST_OF_GRID,
         click.Option(["--kvm"], multiple=True, help="upstream, proposal or all: KVM's interface.  [default: upstream]"),
     ),
 )

@@ -7,4 +7,7 @@ import click
 from plugin.tdx_module.guests import DEFAULT_GUEST
 
 WORDS = "linux, linux-6.6, tdvf, td (what the TD holds), or controls as in reduce-ve,paravirt=mtrr+mca"
-GUEST = click.Option(["--guest"], default=DEFAULT_GUEST, show_default=True, help=f"Who executes CPUID: {WORDS}.")
+HELP = f"Who executes CPUID: {WORDS}."
+GUEST = click.Option(["--guest"], default=DEFAULT_GUEST, show_default=True, help=HELP)
+GUEST_OF_GRID = click.Option(["--guest"], help=f"{HELP}  [default: {DEFAULT_GUEST}]")
+"""Where a grid's file may say it."""

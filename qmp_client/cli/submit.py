@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from plugin.tdx_module.guests import DEFAULT_GUEST
 from qmp_client.cli.door import Door, Group
+from qmp_client.cli.guest_options import HELP as GUEST_HELP
 from qmp_client.cli.lab_options import AT
 from qmp_client.cli.policy_options import fail_on
 from qmp_client.cli.types import FILE, POSITIVE
@@ -90,6 +92,7 @@ command = Door(
         GUEST,
         click.Option(["--console"], type=FILE, help="Write the guest's console; for one job."),
         click.Option(["--choose"], help="model, maximal or minimal.  [default: model]"),
+        click.Option(["--guest", "seen_by"], help=f"{GUEST_HELP}  [default: {DEFAULT_GUEST}]"),
         click.Option(
             ["--id", "name"], help="The job's id; several jobs are called ID-1, ID-2, ...  [default: a new one]"
         ),

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from plugin.tdx_module.guests import UnknownGuest, find_guest
 from qmp_client.lab import topics
 from qmp_client.lab.config import Config
 from qmp_client.lab.printable import printable
@@ -46,6 +47,10 @@ def _admitted(job: Job, config: Config) -> Job:
         raise Refusal(f"{job.vcpus} vCPUs; this host runs at most {config.limits.max_vcpus}")
     if not config.simulated and (job.module or job.platform):
         raise Refusal("this host runs TDs on its own TDX module and processor; a job cannot choose others")
+    try:
+        find_guest(job.guest)
+    except UnknownGuest as error:
+        raise Refusal(str(error)) from error
     for name in job.options:
         if name not in config.options:
             raise Refusal(_not_listed("option", name, config.options))

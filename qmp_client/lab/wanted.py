@@ -10,6 +10,7 @@ from itertools import product
 
 import msgspec
 
+from plugin.tdx_module.guests import DEFAULT_GUEST
 from qmp_client.errors import UsageError
 from qmp_client.lab.wire import Boot, Job, Outcome, Result
 from qmp_client.matrix import result as matrix
@@ -28,10 +29,11 @@ def jobs(
     name: str,
     options: tuple[str, ...] = (),
     boot: Boot | None = None,
+    seen_by: str = DEFAULT_GUEST,
 ) -> list[Job]:
     """The jobs of a grid: one is called ``name``, several ``name-1``, ``name-2`` and so on.
 
-    All have the options, and boot the same guest.
+    All have the options, and boot the same guest; ``seen_by`` executes CPUID in them.
 
     Raises UsageError for an axis that a lab has not, a pattern, and what the schema of a job does not allow.
     """
@@ -49,7 +51,7 @@ def jobs(
     cells = [dict(zip(given, words, strict=True)) for words in product(*given.values())]
     ids = [name] if len(cells) == 1 else [f"{name}-{number}" for number in range(1, len(cells) + 1)]
     return [
-        _job({"id": job, "choose": choose, "options": options, "boot": guest, **cell})
+        _job({"id": job, "choose": choose, "options": options, "boot": guest, "guest": seen_by, **cell})
         for job, cell in zip(ids, cells, strict=True)
     ]
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, cast
 import msgspec
 from msgspec import Meta
 
+from plugin.tdx_module.guests import DEFAULT_GUEST
 from qmp_client.boot.model import Booted
 from qmp_client.report.model import Report
 
@@ -26,6 +27,8 @@ CPU = r"^[A-Za-z0-9][A-Za-z0-9._-]*(,[+-]?[A-Za-z0-9][A-Za-z0-9._-]*(=(on|off))?
 
 Name = Annotated[str, Meta(pattern=NAME, description="Letters, digits, dot, dash and underscore; part of topics.")]
 NameOrNone = Annotated[str, Meta(pattern=NAME_OR_NONE, description="One of the agent's list, or its first.")]
+GUEST = r"^[a-z0-9.,=+-]{1,256}$(?!\n)"
+Guest = Annotated[str, Meta(pattern=GUEST, description="Who executes CPUID: a name or controls, as --guest has it.")]
 Cpu = Annotated[str, Meta(pattern=CPU, max_length=2048, description="QEMU's -cpu: a model, then features on or off.")]
 Seconds = Annotated[float, Meta(ge=0)]
 
@@ -54,6 +57,7 @@ class Job(Message, frozen=True, kw_only=True, tag_field="schema", tag="tdx-cpuid
     vcpus: Annotated[int, Meta(ge=1, le=4096)] = 1
     choose: Literal["model", "maximal", "minimal"] = "model"
     """How the configurable bits are chosen."""
+    guest: Guest = DEFAULT_GUEST
     qemu: NameOrNone = ""
     machine: NameOrNone = ""
     module: NameOrNone = ""

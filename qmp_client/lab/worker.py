@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from plugin.processes.child import die_with_parent
+from plugin.tdx_module.guests import find_guest
 from qmp_client.boot.model import Booted, BootWish
 from qmp_client.boot.td import negotiate_and_boot
 from qmp_client.errors import TdxCpuidError
@@ -70,7 +71,8 @@ async def _work(order: Order) -> Answer:
     booted = None
     try:
         simulated = simulation(job.module, job.platform) if order.simulated else None
-        setup = Setup(machine, simulated, understand(job.choose, None, None), order.timeout, order.options)
+        wish, guest = understand(job.choose, None, None), find_guest(job.guest)
+        setup = Setup(machine, simulated, wish, order.timeout, order.options, guest)
         if order.boot:
             report, booted = await negotiate_and_boot(setup, order.boot, in_the_td=not order.simulated)
         else:

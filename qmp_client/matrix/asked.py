@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 from plugin.kvm.launch import DEFAULT_MODULE, DEFAULT_PLATFORM, DIALECTS
 from plugin.tdx_module import UnknownName
+from plugin.tdx_module.guests import DEFAULT_GUEST, Guest
 from qmp_client.errors import UsageError
 from qmp_client.matrix import grid_file
 from qmp_client.matrix.grid import Grid, cells, is_pattern
 from qmp_client.matrix.offer import of
 from qmp_client.matrix.result import Cell
 from qmp_client.matrix.run import Plan
-from qmp_client.names import a_host, a_module, a_platform
+from qmp_client.names import a_guest, a_host, a_module, a_platform
 from qmp_client.negotiation.understand import understand
 from qmp_client.qemu import firmware, locate
 from qmp_client.report.policy import Policy
@@ -40,6 +41,8 @@ class Words(NamedTuple):
     platform: tuple[str, ...]
     smp: tuple[str, ...]
     kvm: tuple[str, ...]
+    guest: str | None = None
+    """Who executes CPUID in the TDs."""
 
 
 class Running(NamedTuple):
@@ -57,18 +60,20 @@ class Asked(NamedTuple):
 
     axes: Mapping[str, tuple[str, ...]]
     choose: str
+    guest: Guest
     fail_on: str | None
 
 
 def asked(words: Words, qemu: tuple[str, ...], choose: str | None, fail_on: str | None = None) -> Asked:
     """Lay options over the file, and the file over the defaults. Raises UsageError for a file that is no grid."""
     axes = words._asdict() | {"qemu": qemu}
-    file = axes.pop("grid_file")
+    file, guest = axes.pop("grid_file"), axes.pop("guest")
     given = {} if file is None else grid_file.read(file)
     together = {axis: said or given.get(axis, DEFAULTS.get(axis, ())) for axis, said in axes.items()}
     return Asked(
         together,
         choose or "".join(given.get("choose", ("model",))),
+        a_guest(guest or "".join(given.get("guest", (DEFAULT_GUEST,)))),
         fail_on if fail_on is not None else next(iter(given.get("fail-on", ())), None),
     )
 
@@ -88,12 +93,15 @@ def cells_of(axes: Mapping[str, tuple[str, ...]]) -> list[Cell]:
     return list(dict.fromkeys(found))
 
 
-def plan(found: Sequence[Cell], choose: str, policy: Policy, running: Running, output: Path | None = None) -> Plan:
+def plan(
+    found: Sequence[Cell], choose: str, guest: Guest, policy: Policy, running: Running, output: Path | None = None
+) -> Plan:
     """What to run, and how. Raises UsageError and MissingError for firmware and choices that will not do."""
     return Plan(
         cells=found,
         firmware=firmware.find_firmware(running.firmware_file),
         wish=understand(choose, None, None),
+        guest=guest,
         policy=policy,
         jobs=running.jobs or len(os.sched_getaffinity(0)),
         timeout=running.timeout,

@@ -10,6 +10,7 @@ Keys are the options' names. Each axis takes a string or a list of strings::
     smp = "1"
     kvm = "upstream"
     choose = "model"
+    guest = "linux"
     fail-on = "forced-off,critical"
 """
 
@@ -22,7 +23,7 @@ from qmp_client import given
 from qmp_client.errors import UsageError, nearest
 
 AXES = ("cpu", "machine", "module", "platform", "qemu", "smp", "kvm")
-SINGLE = ("choose", "fail-on")
+SINGLE = ("choose", "guest", "fail-on")
 
 
 def read(path: Path) -> dict[str, tuple[str, ...]]:

@@ -12,6 +12,8 @@ import msgspec
 
 import plugin
 import qmp_client
+from plugin.tdx_module import Controls
+from plugin.tdx_module.guests import LINUX, Guest
 from qmp_client.errors import UsageError
 from qmp_client.matrix.result import Cell
 from qmp_client.negotiation.wish import Wish
@@ -22,18 +24,21 @@ class Inputs(NamedTuple):
 
     firmware: Path
     wish: Wish
+    guest: Guest = LINUX
 
     def of(self, cell: Cell) -> str:
         """32 hexadecimal digits that change whenever another run of the cell could have another result.
 
-        They cover the cell, the contents of its QEMU, the firmware, the choice, a platform given as a file, and
-        tdx-cpuid's own files.
+        They cover the cell, the contents of its QEMU, the firmware, the choice, the guest, a platform given as a file,
+        and tdx-cpuid's own files.
         """
         whole = hashlib.sha256(msgspec.json.encode(cell))
         for part in (
             contents(Path(cell.qemu)),
             contents(self.firmware),
             _wish(self.wish),
+            repr(self.guest._replace(controls=Controls())).encode(),
+            repr([sorted(word) if isinstance(word, frozenset) else word for word in self.guest.controls]).encode(),
             _platform(cell),
             own_files(),
         ):

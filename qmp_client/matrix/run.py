@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from plugin.kvm.host import HostRefused, find_host
 from plugin.kvm.launch import preload
 from plugin.tdx_module import TdxHost
+from plugin.tdx_module.guests import Guest
 from qmp_client.errors import TdxCpuidError, UsageError
 from qmp_client.matrix import journal
 from qmp_client.matrix.inputs import Inputs
@@ -35,6 +36,8 @@ class Plan(NamedTuple):
     cells: Sequence[Cell]
     firmware: Path
     wish: Wish
+    guest: Guest
+    """Who executes CPUID in the TDs."""
     policy: Policy
     jobs: int
     timeout: float
@@ -68,7 +71,7 @@ def run(plan: Plan, progress: Progress) -> MatrixResult:
     Results are in ``plan.output`` as soon as they are there, so after an interrupt the same plan goes on.
     """
     started = time.monotonic()
-    inputs = [Inputs(plan.firmware, plan.wish).of(cell) for cell in plan.cells]
+    inputs = [Inputs(plan.firmware, plan.wish, plan.guest).of(cell) for cell in plan.cells]
     known = _known(plan, set(inputs))
     hosts, refused = _load_hosts(plan.cells)
     todo = [n for n, key in enumerate(inputs) if key not in known and _host(plan.cells[n]) not in refused]
@@ -78,7 +81,7 @@ def run(plan: Plan, progress: Progress) -> MatrixResult:
         for n, cell in enumerate(plan.cells)
         if n not in found and _host(cell) in refused
     }
-    work = Work(plan.cells, hosts, inputs, plan.firmware, plan.wish, plan.policy, plan.timeout)
+    work = Work(plan.cells, hosts, inputs, plan.firmware, plan.wish, plan.guest, plan.policy, plan.timeout)
     numbers = {key: n for n, key in enumerate(inputs)}
     jobs = max(1, min(plan.jobs, len(todo)))
     with (

@@ -16,6 +16,7 @@ import msgspec
 
 from plugin.processes.child import die_with_parent, fork
 from plugin.tdx_module import TdxHost
+from plugin.tdx_module.guests import Guest
 from qmp_client.errors import TdxCpuidError
 from qmp_client.matrix.result import Cell, Result
 from qmp_client.negotiation.run import negotiate
@@ -43,6 +44,7 @@ class Work(NamedTuple):
     """``Inputs.of`` each cell."""
     firmware: Path
     wish: Wish
+    guest: Guest
     policy: Policy
     timeout: float
     """Seconds for each step of a negotiation."""
@@ -95,7 +97,8 @@ async def run_cell(work: Work, number: int) -> Result:
         return Result(cell, round(time.monotonic() - started, 3), report, error, exit_code, work.inputs[number])
 
     machine = Machine(Path(cell.qemu), work.firmware, cpu=cell.cpu, smp=cell.smp, machine=cell.machine)
-    setup = Setup(machine, Simulation(work.hosts[cell.module, cell.platform], cell.kvm), work.wish, work.timeout)
+    simulation = Simulation(work.hosts[cell.module, cell.platform], cell.kvm)
+    setup = Setup(machine, simulation, work.wish, work.timeout, guest=work.guest)
     try:
         report = await negotiate(start_td(setup), setup)
     except TdxCpuidError as error:

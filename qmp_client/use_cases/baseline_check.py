@@ -20,6 +20,7 @@ from qmp_client.matrix.offer import machine_types
 from qmp_client.matrix.progress import progress_on
 from qmp_client.matrix.result import Cell
 from qmp_client.matrix.run import run as run_matrix
+from qmp_client.names import a_guest
 from qmp_client.report import policy
 
 
@@ -46,7 +47,7 @@ def run(request: Request) -> int:
     check_writable([request.junit, request.markdown])
     before = read(path)
     cells = _cells(before, request.qemu)
-    planned = plan(cells, before.choose, policy.parse(policy.NONE), request.running)
+    planned = plan(cells, before.choose, a_guest(before.guest), policy.parse(policy.NONE), request.running)
     results = run_matrix(planned, progress_on(sys.stderr)).results
     found = show.Found(
         name=request.name,

@@ -47,11 +47,11 @@ def run(request: Request) -> int:
     before = read(path) if path.exists() else None
     check_folder(request.folder)
     check_writable([path] if request.folder.exists() else [])
-    planned = plan(cells, grid.choose, policy.parse(policy.NONE), request.running)
+    planned = plan(cells, grid.choose, grid.guest, policy.parse(policy.NONE), request.running)
     results = run_matrix(planned, progress_on(sys.stderr)).results
     if unbuilt := failed(results):
         raise QemuError(f"{len(unbuilt)} of {len(results)} TDs cannot be built, so nothing was saved", quoted=unbuilt)
-    baseline = Baseline(qemu_version(results), grid.choose, guests(results))
+    baseline = Baseline(qemu_version(results), grid.choose, guests(results), grid.guest.name)
     text = render(baseline)
     request.folder.mkdir(parents=True, exist_ok=True)
     write(path, text)

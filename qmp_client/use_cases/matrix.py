@@ -42,7 +42,7 @@ def run(request: Request) -> int:
     grid = asked(request.grid, request.qemu, request.choose, request.fail_on)
     judged = policy.parse(policy.DEFAULT if grid.fail_on is None else grid.fail_on)
     check_writable([request.output, request.junit, request.markdown, request.html])
-    result = _run(plan(cells_of(grid.axes), grid.choose, judged, request.running, request.output))
+    result = _run(plan(cells_of(grid.axes), grid.choose, grid.guest, judged, request.running, request.output))
     unwritten = _write(request, result, judged)
     show(result, judged, sys.stdout)
     if unwritten:

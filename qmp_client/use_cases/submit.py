@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from plugin.tdx_module.guests import DEFAULT_GUEST
 from qmp_client.boot.show import sentence
 from qmp_client.errors import MissingError, QemuError, UsageError
 from qmp_client.files import check_writable, write
@@ -26,6 +27,7 @@ from qmp_client.matrix import result as matrix
 from qmp_client.matrix.progress import progress_on
 from qmp_client.matrix.run import MatrixResult
 from qmp_client.matrix.show import show as show_grid
+from qmp_client.names import a_guest
 from qmp_client.page import of_result, render
 from qmp_client.report import policy
 from qmp_client.report.console import console_for, many
@@ -78,6 +80,7 @@ class Request(NamedTuple):
     guest: Guest
     console: Path | None
     choose: str | None
+    seen_by: str | None
     name: str | None
     wanted: tuple[str, ...]
     wait: bool
@@ -142,7 +145,8 @@ def _sending(request: Request) -> Plan:
     guest = request.guest.wish()
     name = check_name("--id", request.name) if request.name else f"job-{secrets.token_hex(6)}"
     choose = request.choose or next(iter(file.get("choose", ())), "model")
-    jobs = grid.jobs(_axes(request.axes, file), choose, name, request.options, guest)
+    seen_by = a_guest(request.seen_by or next(iter(file.get("guest", ())), DEFAULT_GUEST)).name
+    jobs = grid.jobs(_axes(request.axes, file), choose, name, request.options, guest, seen_by)
     said = request.fail_on if request.fail_on is not None else next(iter(file.get("fail-on", ())), None)
     return Plan(topic, jobs, _judged(said))
 
@@ -150,7 +154,7 @@ def _sending(request: Request) -> Plan:
 def _axes(axes: Axes, file: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     """The axes of the options, or else of the file; and what else the file has, which a job may not have."""
     named = axes._asdict()
-    return {axis: named.get(axis) or file.get(axis, ()) for axis in (*named, *(set(file) - {"choose", "fail-on"}))}
+    return {axis: named.get(axis) or file.get(axis, ()) for axis in (*named, *(set(file) - set(grid_file.SINGLE)))}
 
 
 def _topic(lab: str, pool: str | None, host: str | None) -> str:

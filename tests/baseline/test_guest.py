@@ -5,16 +5,21 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from qmp_client.baseline.guest import Seen, difference, explain, guest, spelled
-from qmp_client.entries import Entry
+from qmp_client.entries import Entry, GuestEntry
 from tests.matrix.results import report
 
 
-def test_the_td_counts_where_it_answers_and_kvm_where_it_does_not() -> None:
+def test_what_the_guest_sees_counts_whoever_answers() -> None:
     seen = guest(
         replace(
             report([]),
-            actual=[Entry(7, 0, 0x21, 0, 0, subleaf=0)],
-            kvm_copy=[Entry(7, 0, 0xFFFF, 0, 0, subleaf=0), Entry(0x40000000, 0x40000010, 0, 0, 0)],
+            actual=[Entry(7, 0, 0xFFFF, 0, 0, subleaf=0)],
+            guest=[
+                GuestEntry(7, 0, 0x21, 0, 0, subleaf=0),
+                GuestEntry(0x2, 0, 0, 0, 0, ve="guest-zeros"),
+                GuestEntry(0x16, ve="vmm"),
+                GuestEntry(0x40000000, 0x40000010, 0, 0, 0, ve="vmm"),
+            ],
         )
     )
     assert seen == {"xfam": Seen(7), "0x7.0.ebx": Seen(0x21), "0x40000000.eax": Seen(0x40000010, True)}
@@ -22,7 +27,7 @@ def test_the_td_counts_where_it_answers_and_kvm_where_it_does_not() -> None:
 
 def test_what_depends_on_the_moment_is_left_out() -> None:
     osxsave, apic_id = 1 << 27, 0x05000000
-    seen = guest(replace(report([]), actual=[Entry(1, 0x806F8, apic_id | 0x800, osxsave | 1, 0)]))
+    seen = guest(replace(report([]), guest=[GuestEntry(1, 0x806F8, apic_id | 0x800, osxsave | 1, 0)]))
     assert seen["0x1.ecx"].value == 1
     assert seen["0x1.ebx"].value == 0x800
 

@@ -32,7 +32,8 @@ def baselines(draw: st.DrawFn) -> Baseline:
     machines = draw(st.lists(st.sampled_from(MACHINES), min_size=1, unique=True))
     alike = draw(GUESTS)
     guests = st.fixed_dictionaries({machine: st.one_of(st.just(alike), GUESTS) for machine in machines})
-    return Baseline("10.2.2 (Debian)", "model", draw(st.dictionaries(TDS, guests, min_size=1)))
+    tds = draw(st.dictionaries(TDS, guests, min_size=1))
+    return Baseline("10.2.2 (Debian)", "model", tds, draw(st.sampled_from(["td", "linux", "reduce-ve,paravirt=mca"])))
 
 
 @settings(deadline=None)
@@ -77,6 +78,7 @@ def test_the_file_as_a_reviewer_sees_it() -> None:
         TITLE,
         "qemu 10.2.2",
         "choose model",
+        "guest td",
         "",
         "td kvm=upstream module=1.5.05 platform=emerald-rapids smp=1 cpu=EPYC",
         "machines pc-q35-10.1 q35",

@@ -58,6 +58,8 @@ def test_what_a_job_names_is_taken() -> None:
         ({"platform": "native"}, "platform native"),
         ({"cpu": "Skylake"}, "CPU model Skylake"),
         ({"cpu": "host,phys-bits=46"}, "$.cpu"),
+        ({"guest": "windows"}, "no guest and no control of a guest is called 'windows'"),
+        ({"guest": "Linux; rm -rf"}, "$.guest"),
         ({"cpu": "host -device foo"}, "$.cpu"),
         ({"cpu": "host,vendor=on\n"}, "$.cpu"),
         ({"vcpus": 9}, "at most 8"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from plugin.tdx_module.guests import GUESTS, find_guest
 from qmp_client.matrix import inputs
 from qmp_client.matrix.inputs import Inputs
 from qmp_client.negotiation.wish import Wish
@@ -34,5 +35,7 @@ def test_each_input_counts(tmp_path: Path) -> None:
     platform.write_bytes(b"two")
     other_platform = of(qemu, firmware, platform=str(platform))
     minimal = Inputs(firmware, Wish(policy="minimal")).of(cell(qemu=str(qemu)))
+    seen = {Inputs(firmware, Wish(), find_guest(name)).of(cell(qemu=str(qemu))) for name in (*GUESTS, "reduce-ve")}
+    assert len(seen) == len(GUESTS) + 1
     keys = [first, *others.values(), from_file, other_qemu, other_firmware, other_platform, minimal]
     assert len(set(keys)) == len(keys)

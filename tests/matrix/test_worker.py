@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from plugin.tdx_module.guests import LINUX
 from qmp_client.errors import QemuError, TdxCpuidError
 from qmp_client.matrix.worker import Work, start
 from qmp_client.negotiation.wish import Wish
@@ -29,7 +30,7 @@ def descriptors() -> set[str]:
 
 def test_no_worker() -> None:
     before = descriptors()
-    work = Work([], {}, [], Path("/none.fd"), Wish(), Policy(frozenset(), frozenset(), enforced=False), 1)
+    work = Work([], {}, [], Path("/none.fd"), Wish(), LINUX, Policy(frozenset(), frozenset(), enforced=False), 1)
     with pytest.raises(TdxCpuidError, match="no process for the cells could be started: Resource temporarily"):
         start(work, [])
     assert descriptors() == before
