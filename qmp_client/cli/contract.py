@@ -6,6 +6,7 @@ import click
 
 from qmp_client.cli.completion import MODULE, PLATFORM
 from qmp_client.cli.door import Door
+from qmp_client.cli.guest_options import GUEST
 
 EXAMPLES = """
 \b
@@ -18,7 +19,8 @@ command = Door(
     "contract",
     to="qmp_client.use_cases.contract",
     short_help="Compare two versions of the TDX module.",
-    help="""Compare two TDX module versions: every bit whose control changes, and which guarantees that breaks.
+    help="""Compare two TDX module versions: every bit whose control changes, which guarantees that breaks, and what
+    a guest sees no more with VMM and guest as they are.
 
     Exit status 1 when a guarantee is broken.
     """,
@@ -29,6 +31,7 @@ command = Door(
         click.Option(
             ["--platform", "processor"], type=PLATFORM, help="Judge by what this processor has.  [default: any]"
         ),
+        GUEST,
         click.Option(
             ["--format", "form"], type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True
         ),

@@ -15,6 +15,9 @@ from plugin.cpuid import REGISTERS, Bit, Leaf, Register
 from plugin.cpuid.fields import field_at, named_fields_of
 from plugin.tdx_module import ModuleVersion, Platform, attribute_names, xfam_names
 from plugin.tdx_module.classes import FIXED_0, FIXED_1, NATIVE, VE, BitClass, classes_of
+from plugin.tdx_module.guests import TD, Guest
+from qmp_client.contract import sight
+from qmp_client.contract.sight import Sights
 
 ModelsOf = Callable[[Bit], Sequence[str]]
 """Which of QEMU's -cpu models ask for a bit."""
@@ -70,6 +73,8 @@ class Contract(msgspec.Struct, frozen=True):
     attributes: Difference
     xfam: Difference
     rules: Difference
+    sights: Sights = Sights(TD.name)
+    """What a guest sees no more, or anew."""
 
     def broken(self, guarantee: Guarantee) -> list[Change]:
         """The changes that break a guarantee."""
@@ -88,9 +93,13 @@ def no_models(bit: Bit) -> Sequence[str]:
 
 
 def compare(
-    old: ModuleVersion, new: ModuleVersion, platform: Platform | None = None, models: ModelsOf = no_models
+    old: ModuleVersion,
+    new: ModuleVersion,
+    platform: Platform | None = None,
+    models: ModelsOf = no_models,
+    guest: Guest = TD,
 ) -> Contract:
-    """List what changes from one version to another, on any processor or on the given one.
+    """List what changes from one version to another, on any processor or on the given one, and for a guest.
 
     On a given processor a native bit that it lacks does not appear, and one that it has does not appear by becoming
     fixed-1. The changed classes are listed all the same.
@@ -107,6 +116,7 @@ def compare(
         ),
         _difference(xfam_names(_xfam(old, platform)), xfam_names(_xfam(new, platform))),
         _difference(old.rules, new.rules),
+        sight.compare(guest, old, new, platform),
     )
 
 

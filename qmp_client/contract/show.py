@@ -22,6 +22,8 @@ def show(contract: Contract, out: TextIO, *, everything: bool = False) -> None:
     console = console_for(out)
     plain = not console.is_terminal
     console.print(title(contract), style="bold")
+    for line in seen(contract):
+        console.print(line, style="bold", soft_wrap=True)
     for guarantee, broken in _guarantees(contract):
         verdict = Text(f"{'BROKEN' if broken else 'kept':8}", style="red" if broken else "green")
         console.print(Text.assemble(verdict, f"{guarantee}{_count(broken)}"))
@@ -43,7 +45,8 @@ def show(contract: Contract, out: TextIO, *, everything: bool = False) -> None:
 
 def markdown(contract: Contract, *, everything: bool = False) -> str:
     """The same as a Markdown document."""
-    lines = [f"## {title(contract)}", "", "| guarantee | |", "| --- | --- |"]
+    lines = [f"## {title(contract)}", "", *(f"**{line}**\n" for line in seen(contract))]
+    lines += ["| guarantee | |", "| --- | --- |"]
     lines += [f"| {guarantee} | {_verdict(broken)} |" for guarantee, broken in _guarantees(contract)]
     lines += ["", *(f"- {line}" for line in around(contract))]
     shown = contract.changes if everything else noteworthy(contract.changes)
@@ -60,6 +63,20 @@ def markdown(contract: Contract, *, everything: bool = False) -> str:
 def title(contract: Contract) -> str:
     """Say what is compared."""
     return f"TDX module {contract.old} -> {contract.new}, {contract.platform or 'any processor'}"
+
+
+def seen(contract: Contract) -> Iterator[str]:
+    """Say what a guest loses and gains: what every guest had, and what a VMM could show it."""
+    sights = contract.sights
+    for what, changes in (("no longer sees", sights.lost), ("can see now", sights.gained)):
+        certain = [change.name for change in changes if change.certain]
+        possible = [change.name for change in changes if not change.certain]
+        said = [" ".join(certain)] if certain else []
+        said += [f"{_joined(possible)} (where a VMM configures it)"] if possible else []
+        if said:
+            yield f"{sights.guest} {what}: {'; '.join(said)}"
+    if sights.answered:
+        yield f"{sights.guest} is answered by the module, without #VE: {' '.join(sights.answered)}"
 
 
 def around(contract: Contract) -> Iterator[str]:

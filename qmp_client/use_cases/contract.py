@@ -8,7 +8,7 @@ from typing import NamedTuple
 from qmp_client import stdout
 from qmp_client.contract import show
 from qmp_client.contract.compare import compare
-from qmp_client.names import a_module, a_platform
+from qmp_client.names import a_guest, a_module, a_platform
 
 
 class Request(NamedTuple):
@@ -17,6 +17,7 @@ class Request(NamedTuple):
     old: str
     new: str
     processor: str | None
+    guest: str
     form: str
     everything: bool
 
@@ -24,7 +25,8 @@ class Request(NamedTuple):
 def run(request: Request) -> int:
     """Compare two module versions. Raises UsageError for one that does not exist."""
     processor = a_platform(request.processor) if request.processor else None
-    contract = compare(a_module(request.old), a_module(request.new), processor)
+    guest = a_guest(request.guest)
+    contract = compare(a_module(request.old), a_module(request.new), processor, guest=guest)
     if request.form == "json":
         stdout.put_json(contract)
     elif request.form == "markdown":

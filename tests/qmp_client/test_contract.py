@@ -16,8 +16,10 @@ from plugin.cpuid.fields import field_at
 from plugin.tdx_module import ModuleVersion, Platform, SeamcallError, Td, TdParams, init_td, load_module, load_platform
 from plugin.tdx_module import module_names as names
 from plugin.tdx_module.classes import class_of, classes_of
+from plugin.tdx_module.guests import GUESTS, find_guest
 from qmp_client.contract.compare import Contract, Guarantee, compare
 from qmp_client.contract.lines import groups, noteworthy, spans
+from qmp_client.contract.sight import Sights
 from tests.waiting import PATIENCE
 
 versions = st.sampled_from(names()).map(load_module)
@@ -289,3 +291,57 @@ def test_a_refusal_is_not_hidden() -> None:
         init_td(
             load_module("future"), load_platform("emerald-rapids"), TdParams(0, 3, {Leaf(7, 0): Registers(ecx=1 << 25)})
         )
+
+
+class TestWhatAGuestSees:
+    """The same VMM, the same guest, another module."""
+
+    @staticmethod
+    def sights(old: str, new: str, guest: str, platform: str | None = None) -> Sights:
+        processor = load_platform(platform) if platform else None
+        return compare(load_module(old), load_module(new), processor, guest=find_guest(guest)).sights
+
+    def test_the_headline(self) -> None:
+        lost = {change.name: change for change in self.sights("1.5.05", "1.5.34", "linux").lost}
+        assert lost.keys() >= {"mce", "mca", "mtrr", "tsc-deadline"}
+        assert {name for name, change in lost.items() if change.certain} == {"mce", "mca", "mtrr", "core-capability"}
+        assert (lost["mca"].before, lost["mca"].after) == ("native", "0 (paravirt.mca)")
+        first = run("1.5.05", "1.5.34").stdout.splitlines()[1]
+        assert first.startswith("linux no longer sees: mce mtrr mca core-capability; ")
+        assert "tsc-deadline" in first
+        assert "**linux no longer sees: mce" in run("1.5.05", "1.5.34", "--format", "markdown").stdout
+
+    def test_a_guest_that_wants_them_keeps_them(self) -> None:
+        guest = "reduce-ve,paravirt=mca+mtrr+tsc-deadline"
+        lost = {change.name for change in self.sights("1.5.05", "1.5.34", guest).lost}
+        assert not lost & {"mce", "mca", "mtrr", "tsc-deadline"}
+        assert "core-capability" in lost
+
+    @pytest.mark.parametrize("guest", ["linux-6.6", "tdvf", "td"])
+    def test_nor_does_one_that_does_not_reduce_ve(self, guest: str) -> None:
+        lost = {change.name for change in self.sights("1.5.05", "1.5.34", guest).lost}
+        assert not lost & {"mce", "mca", "mtrr", "tsc-deadline", "core-capability"}
+
+    def test_leaves_that_the_module_answers_now(self) -> None:
+        sights = self.sights("1.5.05", "1.5.34", "linux")
+        assert {"0x2", "0x6", "0x80000002"} <= set(sights.answered)
+        assert "0x2" not in self.sights("1.5.05", "1.5.34", "tdvf").answered
+
+    def test_on_a_processor_only_what_it_has_is_lost(self) -> None:
+        anywhere = {change.name for change in self.sights("1.5.05", "1.5.34", "linux").lost}
+        here = {change.name for change in self.sights("1.5.05", "1.5.34", "linux", "emerald-rapids").lost}
+        native = load_platform("emerald-rapids").native_leaf(Leaf(1))
+        assert here <= anywhere
+        assert ("dca" in here) == bool(native.ecx >> 18 & 1)
+
+    @settings(deadline=None, max_examples=30)
+    @given(versions, versions, st.sampled_from([*GUESTS, "reduce-ve,paravirt=mca"]))
+    def test_a_loss_one_way_is_a_gain_the_other_way(self, old: ModuleVersion, new: ModuleVersion, guest: str) -> None:
+        there, back = (compare(*pair, guest=find_guest(guest)).sights for pair in ((old, new), (new, old)))
+        assert [change.name for change in there.lost] == [change.name for change in back.gained]
+        assert compare(old, old, guest=find_guest(guest)).sights.lost == ()
+
+    def test_an_unknown_guest(self) -> None:
+        result = run("1.5.05", "1.5.34", "--guest", "linux-5.4")
+        assert (result.returncode, result.stdout) == (2, "")
+        assert "no guest and no control of a guest is called 'linux-5.4'" in result.stderr
