@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from qmp_client.cli.door import Door
+from qmp_client.cli.guest_options import GUEST
 from qmp_client.cli.policy_options import fail_on
 from qmp_client.cli.types import FILE
 
@@ -29,6 +30,7 @@ command = Door(
     params=[
         click.Argument(["file"], type=FILE),
         click.Option(["--calls/--no-calls"], default=True, show_default=True, help="Show every KVM call."),
+        GUEST,
         fail_on("none"),
         click.Option(["--format", "form"], type=click.Choice(["table", "json"]), default="table", show_default=True),
     ],

@@ -67,4 +67,5 @@ def _fields(report: Report) -> dict[Place, Line]:
 
 
 def _value(line: Line | None) -> int:
-    return (line.got or 0) if line is not None else 0
+    """What the guest sees, as far as the report tells."""
+    return ((line.got if line.guest is None else line.guest) or 0) if line is not None else 0

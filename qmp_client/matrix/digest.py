@@ -103,5 +103,5 @@ def _failing(result: Result, policy: Policy) -> list[Line]:
 
 def _outcome(result: Result, failing: Sequence[Line]) -> object:
     """What two cells must share to stand in one row."""
-    seen = tuple((line.where, line.verdict, line.got) for line in failing)
+    seen = tuple((line.where, line.verdict, line.got, line.guest) for line in failing)
     return result.error, tuple(counts(result).items()), seen

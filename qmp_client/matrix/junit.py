@@ -37,8 +37,5 @@ def _problem(result: Result, policy: Policy) -> Problem | None:
     if not result.exit_code:
         return None
     failing = policy.failing(result.report.lines)
-    said = (
-        f"{line.where} {line.name}: asked {line.asked}, got {line.got}, {line.verdict} ({line.cause})"
-        for line in failing
-    )
+    said = (f"{line.where} {line.name}: {line.values}, {line.verdict} ({line.cause})" for line in failing)
     return Problem("failure", f"{len(failing)} lines fail the policy", "policy", "\n".join(said))

@@ -101,6 +101,12 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"{Leaf(self.leaf, self.subleaf)}.{self.register}[{bits(self.low, self.high)}]"
 
     @property
+    def values(self) -> str:
+        """What was asked, got and, where that is something else, seen: in words."""
+        seen = f", the guest sees {self.guest}" if self.guest not in (None, self.got) else ""
+        return f"asked {self.asked}, got {self.got}{seen}"
+
+    @property
     def deviates(self) -> bool:
         """Whether the TD is not what was asked for here."""
         return self.verdict in DEVIATIONS

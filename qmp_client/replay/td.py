@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from plugin.cpuid import ZERO, Cpuid, spelled_like
 from plugin.kvm.policy import UNSUPPORTED_CPUID, for_module
 from plugin.tdx_module import SeamcallError, Td, TdParams, TdxHost, init_td
+from plugin.tdx_module.guests import LINUX, Guest
 from qmp_client.reconcile.cause import Evidence, EvidenceJudge, Judge, ModuleJudge
 from qmp_client.reconcile.reconcile import count, differing, reconcile
 from qmp_client.reconcile.verdict import Line
+from qmp_client.reconcile.view import Tables, View
 from qmp_client.replay.read import Talk, chosen, cpuid
 
 TDX_VM = 5
@@ -37,13 +41,16 @@ class NoTd(msgspec.Struct):
     why: str
 
 
-def stories(talk: Talk, host: TdxHost | None) -> list[Story | NoTd]:
-    """Tell of every TD of the conversation; ``host`` has the tables that explain it, None if they are not known."""
+def stories(talk: Talk, host: TdxHost | None, guest: Guest = LINUX) -> list[Story | NoTd]:
+    """Tell of every TD of the conversation, as a guest sees it.
+
+    ``host`` has the tables that explain it, None if they are not known: then the guest is taken to see what a TD holds.
+    """
     vms = [c.new for c in talk.calls if c.call == "KVM_CREATE_VM" and c.new and c.said.get("argument") == TDX_VM]
-    return [_story(vm, talk, host) for vm in vms]
+    return [_story(vm, talk, host, guest) for vm in vms]
 
 
-def _story(vm: str, talk: Talk, host: TdxHost | None) -> Story | NoTd:
+def _story(vm: str, talk: Talk, host: TdxHost | None, guest: Guest) -> Story | NoTd:
     vcpus = [call.new for call in talk.calls if call.on == vm and call.call == "KVM_CREATE_VCPU" and call.new]
     of_vm = [call for call in talk.calls if call.on == vm]
     init = next((call for call in of_vm if call.command == "KVM_TDX_INIT_VM" and not call.errno), None)
@@ -79,10 +86,12 @@ def _story(vm: str, talk: Talk, host: TdxHost | None) -> Story | NoTd:
         )
         first = dict(td.cpuid) if td else {}
     judge: Judge = EvidenceJudge()
+    look = None
     if host is not None and td is not None:
         judge = ModuleJudge(host.module, td, UNSUPPORTED_CPUID)
+        look = View(guest, Tables(host.module, td.native), first, _told(vcpus, talk), complete=True).of
     evidence = Evidence(_asked(given, wanted, configurable), {}, configurable, wanted, first)
-    lines = reconcile(evidence, judge)
+    lines = reconcile(evidence, judge, look=look)
     for number, other in enumerate(actual):
         if other and other is not first:
             lines += differing(first, other, number)
@@ -100,6 +109,12 @@ def _given(vcpu: str, talk: Talk) -> Cpuid | None:
     """What the VMM first told KVM that this vCPU has."""
     answers = [call for call in talk.calls if call.on == vcpu and call.call == "KVM_SET_CPUID2" and not call.errno]
     return cpuid(answers[0].said) if answers else None
+
+
+def _told(vcpus: Sequence[str], talk: Talk) -> Cpuid:
+    """What KVM took the first vCPU's CPUID to be in the end; it answers from there."""
+    answers = [call for call in talk.calls if call.on in vcpus[:1] and call.call == "KVM_SET_CPUID2" and not call.errno]
+    return cpuid(answers[-1].said) if answers else {}
 
 
 def _asked(given: Cpuid | None, chosen: Cpuid, configurable: Cpuid) -> Cpuid:

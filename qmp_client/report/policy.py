@@ -114,5 +114,4 @@ def _say(line: Line) -> str:
 
 
 def _outcome_text(line: Line) -> str:
-    seen = f" (the guest sees {line.guest})" if line.guest not in (None, line.got) else ""
-    return f"asked {line.asked}, got {line.got}{seen}, {line.verdict}"
+    return f"{line.values}, {line.verdict}"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from plugin.cpuid import ZERO, Leaf, Registers
 from plugin.cpuid.fields import fields_of
+from plugin.qemu.request.words import load_features
 from plugin.tdx_module import TdParams, init_td, load_host, load_module, load_platform
+from plugin.tdx_module.guests import GUESTS, find_guest
 from plugin.tdx_module.guests import TD as TD_ITSELF
 from qmp_client.qemu.command_line import settings
 from qmp_client.reconcile.cause import Evidence, EvidenceJudge, ModuleJudge
 from qmp_client.reconcile.reconcile import count, differing, reconcile
 from qmp_client.reconcile.verdict import Kind, Line, Verdict
 from qmp_client.reconcile.view import Tables, View
-from qmp_client.reconcile.words import of_cpu, sort
+from qmp_client.reconcile.words import NOTHING_SAID, of_cpu, sort
 from qmp_client.report.policy import DEFAULT, WORDS, Criteria, compare, parse
 
 MODULE = load_module("1.5.05")
@@ -219,3 +222,81 @@ def test_a_leaf_that_waits_for_the_guest_comes_by_hypercall() -> None:
     assert {line.verdict for line in lines} == {Verdict.BY_HYPERCALL}
     assert {line.cause for line in lines} == {"#VE until the guest sets TD_CTLS.REDUCE_VE: the VMM answers"}
     assert [line.guest for line in lines if line.asked] == [1], "KVM's copy of it"
+
+
+class TestWhatAGuestSees:
+    """The same TD through other eyes: 2.0.18 on Granite Rapids, with MCA and the TSC deadline timer configured."""
+
+    NEWEST = load_host("2.0.18", "granite-rapids")
+    ASKED = (
+        dict.fromkeys((Leaf(0x2), Leaf(0x16)), Registers(eax=0xD05))
+        | {Leaf(1): Registers(ecx=1 << 24, edx=1 << 14)}
+        | {Leaf(0x40000000): Registers(eax=0x40000001)}
+    )
+
+    def lines(self, guest: str, answers: dict[Leaf, Registers] | None = None, cpu: str = "") -> dict[str, Line]:
+        module, platform, _ = self.NEWEST
+        config = {Leaf(1): self.ASKED[Leaf(1)]}
+        td = init_td(module, platform, TdParams(1 << 28, 0x602E7, config))
+        actual = dict(td.cpuid)
+        look = View(find_guest(guest), Tables(module, td.native), actual, answers or self.ASKED, complete=True)
+        said = evidence(self.ASKED, actual, configurable=dict(module.configurable), chosen=config)
+        spoken = sort(of_cpu(settings(cpu), load_features().features)) if cpu else NOTHING_SAID
+        return {line.where: line for line in reconcile(said, ModuleJudge(module, td, {}), spoken, look=look.of)}
+
+    def test_a_gated_feature(self) -> None:
+        place = "0x1.edx[14]"
+        linux, tdvf, wanting = (
+            self.lines(guest)[place] for guest in ("linux", "tdvf", "reduce-ve,enum-topology,paravirt=mca")
+        )
+        assert (linux.got, linux.guest, linux.verdict) == (1, 0, Verdict.FORCED_OFF)
+        assert (linux.cause, linux.kind) == ("paravirt.mca", Kind.ARCHITECTURAL)
+        assert linux.mend == "no VMM can: the guest has to set FEATURE_PARAVIRT_CTRL.mca"
+        assert (tdvf.got, tdvf.guest, tdvf.verdict) == (1, 1, Verdict.HONOURED)
+        assert (wanting.guest, wanting.verdict, wanting.cause) == (1, Verdict.HONOURED, "configured")
+
+    def test_a_broken_word_is_broken_for_this_guest(self) -> None:
+        line = self.lines("linux", cpu="host,+mca")["0x1.edx[14]"]
+        assert (line.kind, line.mend) == (
+            Kind.BROKEN_WORD,
+            "drop +mca, or let the guest set FEATURE_PARAVIRT_CTRL.mca",
+        )
+        assert self.lines("tdvf", cpu="host,+mca")["0x1.edx[14]"].verdict is Verdict.HONOURED
+
+    def test_a_bit_that_reads_1_whatever_the_td_holds(self) -> None:
+        """MTRR is not configured; firmware sees it, and the line says why."""
+        line = self.lines("tdvf")["0x1.edx[12]"]
+        assert (line.asked, line.got, line.guest) == (0, 0, 1)
+        assert (line.verdict, line.cause) == (Verdict.FORCED_ON, "td-ctls.REDUCE_VE")
+        assert "0x1.edx[12]" not in self.lines("linux")
+
+    def test_one_leaf_has_two_answers_in_one_boot(self) -> None:
+        seen = {guest: self.lines(guest)["0x16.eax[15:0]"] for guest in ("tdvf", "linux-6.6", "linux")}
+        assert [line.guest for line in seen.values()] == [0xD05, 0, 0]
+        assert [line.got for line in seen.values()] == [None, None, None]
+        assert seen["tdvf"].verdict is Verdict.BY_HYPERCALL
+        assert seen["linux-6.6"].verdict is Verdict.ZEROED
+        assert (seen["linux"].verdict, seen["linux"].cause) == (Verdict.ALTERED, "td-ctls.REDUCE_VE")
+
+    def test_a_paravirtual_leaf_is_the_vmms_for_everybody(self) -> None:
+        for guest in GUESTS:
+            line = self.lines(guest)["0x40000000.eax[31:0]"]
+            assert (line.verdict, line.guest) == (Verdict.BY_HYPERCALL, 0x40000001)
+
+    @pytest.mark.parametrize("guest", ["td", "linux-6.6", "tdvf"])
+    def test_without_controls_the_guest_sees_what_the_td_holds_or_ve(self, guest: str) -> None:
+        always = {str(bit) for bit in self.NEWEST.module.guest.on_before}
+        for where, line in self.lines(guest).items():
+            if line.verdict not in (Verdict.BY_HYPERCALL, Verdict.ZEROED) and where not in always:
+                assert line.guest == line.got, where
+
+    @pytest.mark.parametrize("guest", list(GUESTS))
+    def test_where_they_differ_the_line_says_why(self, guest: str) -> None:
+        for line in self.lines(guest).values():
+            if line.guest != line.got:
+                assert line.cause.startswith(("#VE", "paravirt.", "td-ctls.")) or ", td-ctls." in line.cause, line
+
+    def test_the_summary_counts_what_the_guest_answers_itself(self) -> None:
+        counts = count(self.lines("linux-6.6").values())
+        assert counts["zeroed-by-guest"] > 0
+        assert counts["asked"] == 2, "MCA and the timer; what raises #VE was not the TD's to answer"
